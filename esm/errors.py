@@ -1,0 +1,46 @@
+"""The few kinds of failure that the daemon tells apart, split by who must act.
+
+Law: errors of foreign libraries end at the adapter that met them, translated into one of these. A function's own
+failure is never an error here; it is an `Outcome`.
+"""
+
+
+class EsmError(Exception):
+    """The root of everything that the daemon raises by itself."""
+
+
+class RequestRefused(EsmError):
+    """The caller must act: the request or the configuration is wrong. Becomes AWS's exception of the same name."""
+
+    def __init__(self, text: str, exception: str = "InvalidParameterValueException", status: int = 400) -> None:
+        super().__init__(text)
+        self.exception = exception
+        self.status = status
+
+
+class OperatorNeeded(EsmError):
+    """The operator must act: a permission, a missing queue, stream or function. Shown on the mapping, tried slowly."""
+
+
+class Unavailable(EsmError):
+    """The network or a server must recover: time-outs, throttling, 5xx. Backed off and tried again."""
+
+
+class PositionLost(EsmError):
+    """The stored position was trimmed at the source: resume at the oldest record and count the gap."""
+
+
+class ShardGone(EsmError):
+    """The shard no longer exists at the source: it counts as ended."""
+
+
+class LeaseLost(EsmError):
+    """Another owner holds the lease: stop quietly, store nothing more."""
+
+
+class Conflict(EsmError):
+    """A conditional write met another version than the expected one."""
+
+
+class StoreTooNew(EsmError):
+    """A stored value has a format newer than this program can read: an upgrade was rolled back too far."""

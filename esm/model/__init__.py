@@ -1,0 +1,1 @@
+"""Nouns: frozen values, no I/O, no clock. Imports nothing of ours."""

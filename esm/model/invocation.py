@@ -1,0 +1,80 @@
+"""One invocation of a function, and every way in which it can end.
+
+The endings are a closed union, matched exhaustively: a new case breaks every rule that does not know it.
+"""
+
+from dataclasses import dataclass, field
+
+from esm.model.arn import Arn
+from esm.model.clocks import Instant
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """What a target is asked to run."""
+
+    request_id: str
+    """A uuid; targets that mint their own (AWS Lambda) answer with theirs."""
+    function_arn: Arn
+    """As the mapping names it, qualifier included."""
+    payload: bytes = field(repr=False)
+    start_by: Instant | None = None
+    """Nothing may start after this instant (a message's visibility ends): answer `Throttled` instead."""
+    trace: str | None = None
+    """X-Ray trace header of the caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The function ran: it returned, raised, timed out or died."""
+
+    request_id: str
+    payload: bytes = field(repr=False)
+    function_error: str | None = None
+    """`Unhandled` when the function failed; None when it returned."""
+    status: int = 200
+    executed_version: str = "$LATEST"
+
+
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """429, or no free capacity: the function did not run."""
+
+    request_id: str
+    after_s: float | None = None
+    """What the target asked to wait (`Retry-After`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """The network, or a service in trouble: the function did not run."""
+
+    request_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Misconfigured:
+    """403, 404, KMS and the like: the function cannot run until someone acts."""
+
+    request_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """413, or a payload that Lambda cannot parse: this payload will never run."""
+
+    request_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """RecursiveInvocationException: the batch is to be given up."""
+
+    request_id: str
+    text: str
+
+
+Ending = Answer | Throttled | Unreachable | Misconfigured | Refused | Abandoned

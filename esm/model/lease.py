@@ -1,0 +1,28 @@
+"""What is stored of a shard: who owns it, and how far each of its lanes is."""
+
+from dataclasses import dataclass, field
+
+from esm.model.position import Position
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One shard of one mapping."""
+
+    mapping: str
+    """UUID."""
+    shard: str
+    stream: str
+    """Identity of the stream: positions in another stream of the same name mean nothing."""
+    owner: str
+    generation: int
+    """Grows by one at every claim: a checkpoint with an older one is refused."""
+    factor: int
+    """Lanes that the positions belong to; may differ from the mapping's after a change."""
+    positions: tuple[Position, ...]
+    """One a lane, `factor` in all."""
+    parents: tuple[str, ...] = ()
+    is_finished: bool = False
+    """The shard has ended and everything in it was taken or given up."""
+    extra: dict[str, object] = field(default_factory=dict)
+    """Attributes of a newer version, kept and written back."""

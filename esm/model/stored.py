@@ -1,0 +1,31 @@
+"""Keys and values of the store."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Where a value stands: `kind` and `owner` make the partition, `item` the place in it, in text order."""
+
+    kind: str
+    """lease, worker, share, catalogue, status, async, window."""
+    owner: str
+    item: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A value with the version that the next conditional write must name."""
+
+    key: Key
+    value: bytes
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Part of a partition, in item order."""
+
+    items: tuple[Stored, ...]
+    after: str | None
+    """Give this as `after` to read on; None at the end."""

@@ -1,0 +1,38 @@
+"""What a running mapping shows of itself: to status, to metrics, to health."""
+
+from dataclasses import dataclass
+
+from esm.model.mapping import State
+
+
+@dataclass(frozen=True, slots=True)
+class ShardView:
+    """One shard, or a queue as a whole (`id` empty)."""
+
+    id: str
+    lag_s: float | None
+    """Now minus the arrival of the oldest record not taken; 0 when nothing waits; None when unknown."""
+    blocked_s: float
+    """How long the head of the worst lane has been failing."""
+    expires_in_s: float | None
+    """Until the oldest record not taken leaves the source; None when nothing waits."""
+    checkpoint_age_s: float
+    """Since the stored position was last equal to what was taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class MappingView:
+    """One mapping as its worker sees it."""
+
+    uuid: str
+    function: str
+    source: str
+    state: State
+    last_result: str
+    """Lambda's `LastProcessingResult`, for queues too."""
+    has_problem: bool
+    in_flight: int
+    """Invocations."""
+    backlog: int | None
+    """Messages waiting in a queue; None for streams."""
+    shards: tuple[ShardView, ...]

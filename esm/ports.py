@@ -1,0 +1,172 @@
+"""What the loops need from outside, as Protocols. Each promises both ways: what it gives, and how it fails."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from esm.model.clocks import Instant, UnixTime
+from esm.model.function import FunctionFacts
+from esm.model.invocation import Ending, Invocation
+from esm.model.notice import Notice
+from esm.model.position import Position, Shard, StreamFacts
+from esm.model.record import Message, QueueFacts, Read
+from esm.model.stored import Key, Page, Stored
+
+
+class Clock(Protocol):
+    """The two times, and waiting."""
+
+    def now(self) -> Instant:
+        """Monotonic seconds."""
+        ...
+
+    def wall(self) -> UnixTime:
+        """Seconds since 1970 UTC; may jump."""
+        ...
+
+    async def sleep_until(self, at: Instant) -> None:
+        """Return at `at`, or at once when it has passed."""
+        ...
+
+
+class Target(Protocol):
+    """Something that runs one function."""
+
+    concurrency: int | None
+    """The most invocations at once that make sense; None where the target sets no bound of its own."""
+
+    async def facts(self) -> FunctionFacts:
+        """The function's timeout and role.
+
+        Raises: OperatorNeeded (no such function, a missing interpreter), Unavailable.
+        """
+        ...
+
+    async def wait_free(self) -> None:
+        """Return once an invocation could start at once. Promises nothing: another caller may take the place."""
+        ...
+
+    async def invoke(self, invocation: Invocation) -> Ending:
+        """Run the function once and say how it ended. A failure is a value: raises nothing but cancellation.
+
+        Cancelled: the invocation may or may not have run; hosted ones are killed.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """End everything that the target started."""
+        ...
+
+
+class QueueSource(Protocol):
+    """One SQS queue."""
+
+    read_bytes_max: int
+    """The most that the answer to one `receive` of ten messages can hold; known after `facts`."""
+
+    async def facts(self) -> QueueFacts:
+        """Visibility, sizes, kind. Raises: OperatorNeeded (no such queue, no permission), Unavailable."""
+        ...
+
+    async def receive(self, count: int, wait_s: int) -> list[Message]:
+        """Up to `count` (1..10) messages, after waiting up to `wait_s` (0..20) for the first.
+
+        Never cancel it once sent: messages that it would bring vanish for a visibility time-out.
+        Raises: OperatorNeeded, Unavailable.
+        """
+        ...
+
+    async def delete(self, messages: Sequence[Message]) -> list[Message]:
+        """Delete up to 10 messages in one call; returns those that were not deleted and may be tried again.
+
+        A message whose receipt handle is no longer valid counts as settled. Raises: OperatorNeeded, Unavailable.
+        """
+        ...
+
+    async def release(self, messages: Sequence[Message]) -> None:
+        """Make up to 10 messages visible again at once, each if possible. Raises: OperatorNeeded, Unavailable."""
+        ...
+
+
+class ShardReader(Protocol):
+    """Reads one shard from one place on, in order. Holds the iterator; reopens an expired one by itself."""
+
+    async def read(self, limit: int) -> Read:
+        """The next records, at most `limit`; empty when there is nothing new.
+
+        After `has_ended` it must not be called again.
+        Raises: PositionLost (trimmed: open again at TrimHorizon), ShardGone, OperatorNeeded, Unavailable.
+        """
+        ...
+
+
+class StreamSource(Protocol):
+    """One Kinesis or DynamoDB stream."""
+
+    read_bytes_max: int
+    """The most that the answer to one `read` can hold."""
+    reads_per_s_busy: float
+    """Reads a second and shard while records come."""
+    reads_per_s_idle: float
+    """Reads a second and shard while none come."""
+
+    async def facts(self) -> StreamFacts:
+        """Identity and retention. Raises: OperatorNeeded (no such stream, no permission), Unavailable."""
+        ...
+
+    async def shards(self) -> list[Shard]:
+        """A complete listing, all pages. Raises: OperatorNeeded, Unavailable."""
+        ...
+
+    async def exists(self, shard_id: str) -> bool:
+        """Whether a shard absent from the listing can still be read (asked with GetShardIterator).
+
+        Raises: OperatorNeeded, Unavailable.
+        """
+        ...
+
+    async def children(self, shard_id: str) -> list[Shard] | None:
+        """The children of a shard that has ended; None where the source cannot be asked for them alone."""
+        ...
+
+    def open(self, shard_id: str, position: Position) -> ShardReader:
+        """A reader from `position` on. Does no I/O."""
+        ...
+
+
+class Destination(Protocol):
+    """Where notices of given-up records go."""
+
+    async def send(self, notice: Notice, document: bytes) -> None:
+        """Deliver one notice. Raises: OperatorNeeded, Unavailable: the caller tries again."""
+        ...
+
+
+class Store(Protocol):
+    """Compare-and-swap over small values. A version is never used again for a key, also after delete.
+
+    Every method raises Unavailable when the store cannot be reached; the change may then have happened or not, and
+    the adapter that learns so reports its own write as a success.
+    """
+
+    async def get(self, key: Key) -> Stored | None:
+        """The value, strongly consistent."""
+        ...
+
+    async def scan(self, kind: str, owner: str, after: str | None = None, limit: int = 1000) -> Page:
+        """Part of a partition in item order, from the item after `after` on; may lag behind."""
+        ...
+
+    async def put(self, key: Key, value: bytes, expected_version: int | None) -> int:
+        """Write (at most 350 KB) and return the new version; `expected_version` None: the key must not exist.
+
+        Raises: Conflict.
+        """
+        ...
+
+    async def delete(self, key: Key, expected_version: int) -> None:
+        """Remove. Raises: Conflict."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of files and connections."""
+        ...

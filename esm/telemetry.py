@@ -1,0 +1,370 @@
+"""Every log event and every metric: one method per thing that can happen.
+
+Law: nothing else in the program writes a log line or touches a metric. No payload, key, answer or secret enters here.
+Counters and histograms live in the registry; gauges are computed at the scrape from the mappings that are alive.
+"""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from esm.model.invocation import Ending
+from esm.model.mapping import Mapping, State
+from esm.model.notice import Notice, Span
+from esm.model.view import MappingView, ShardView
+
+_LABELS = ("mapping", "function", "source")
+_DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900)
+_SIZE_BUCKETS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
+
+_logger = logging.getLogger("esm")
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: `time`, `level`, `event`, then the event's fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
+        fields = getattr(record, "fields", {})
+        line: dict[str, object] = {"time": stamp, "level": record.levelname, "event": record.getMessage(), **fields}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """`time LEVEL event key=value ...` for people."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        stamp = time.strftime("%H:%M:%S", time.localtime(record.created)) + f".{int(record.msecs):03d}"
+        fields = getattr(record, "fields", {})
+        text = " ".join(f"{name}={_quoted(value)}" for name, value in fields.items())
+        line = f"{stamp} {record.levelname:<7} {record.getMessage()} {text}".rstrip()
+        return line + "\n" + self.formatException(record.exc_info) if record.exc_info else line
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return json.dumps(text) if " " in text or not text else text
+
+
+def set_up_logging(log_format: str, level: str) -> None:
+    """Send the daemon's log to standard error as `json` or `text`, from `level` up."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    _logger.setLevel(level)
+
+
+def _log(level: int, event: str, **fields: object) -> None:
+    if _logger.isEnabledFor(level):
+        _logger.log(level, event, extra={"fields": {k: v for k, v in fields.items() if v is not None}})
+
+
+class Telemetry:
+    """The daemon's own events; `mapping()` gives those of one mapping."""
+
+    def __init__(self, registry: CollectorRegistry, *, per_shard: bool = False) -> None:
+        """Declare every metric in `registry`; `per_shard` adds the label `shard` to the gauges of streams."""
+        self.registry = registry
+        self.polled = _counter(registry, "esm_polled_events", "Records and messages read from the source")
+        self.invoked = _counter(registry, "esm_invoked_events", "Records sent to the function, again at each retry")
+        self.failed = _counter(registry, "esm_failed_invoke_events", "Records whose invocation failed")
+        self.deleted = _counter(registry, "esm_deleted_events", "Messages deleted from the queue after success")
+        self.dropped = _counter(registry, "esm_dropped_events", "Records given up without a destination", "reason")
+        self.delivered = _counter(registry, "esm_on_failure_delivered_events", "Records whose notice was delivered")
+        self.destination_errors = _counter(registry, "esm_destination_errors", "Deliveries of a notice that failed")
+        self.invocations = _counter(registry, "esm_invocations", "Invocations by how they ended", "outcome")
+        self.poll_errors = _counter(registry, "esm_poll_errors", "Reads of the source that failed")
+        self.position_lost = _counter(registry, "esm_position_lost", "Positions trimmed before they were read")
+        self.restarts = _counter(registry, "esm_mapping_restarts", "Restarts after an error of the program itself")
+        self.duration = Histogram(
+            "esm_invocation_duration_seconds", "Duration of invocations", _LABELS, registry=registry,
+            buckets=_DURATION_BUCKETS,
+        )  # fmt: skip
+        self.batch_size = Histogram(
+            "esm_batch_size", "Records an invocation", _LABELS, registry=registry, buckets=_SIZE_BUCKETS
+        )
+        self.iterator_age = Histogram(
+            "esm_iterator_age_seconds", "Age of the last record of a batch when sent", _LABELS, registry=registry,
+            buckets=_DURATION_BUCKETS,
+        )  # fmt: skip
+        self._aws = Counter(
+            "esm_aws_requests", "Calls of AWS APIs", ("service", "operation", "outcome"), registry=registry
+        )
+        self._store_errors = Counter("esm_store_errors", "Calls of the state store that failed", registry=registry)
+        self.live = LiveGauges(per_shard=per_shard)
+        registry.register(self.live)
+
+    def mapping(self, mapping: Mapping) -> "MappingTelemetry":
+        """The events of one mapping; `close()` takes its series away."""
+        return MappingTelemetry(self, mapping)
+
+    def aws_request(self, service: str, operation: str, outcome: str) -> None:
+        """An AWS call ended: `ok`, an error code, or `unreachable`."""
+        self._aws.labels(service, operation, outcome).inc()
+
+    def store_failed(self, operation: str, error: str) -> None:
+        """The store did not answer; the caller tries again."""
+        self._store_errors.inc()
+        _log(logging.WARNING, "store call failed", operation=operation, error=error)
+
+    def started(self, **fields: object) -> None:
+        """The daemon runs."""
+        _log(logging.INFO, "daemon started", **fields)
+
+    def draining(self, reason: str, grace_s: float) -> None:
+        """A stop was asked for."""
+        _log(logging.INFO, "drain started", reason=reason, grace_s=grace_s)
+
+    def stopped(self, *, complete: bool) -> None:
+        """The daemon has ended; `complete` False: the grace period ended first."""
+        _log(logging.INFO if complete else logging.WARNING, "daemon stopped", drained=complete)
+
+    def configuration_applied(self, **fields: object) -> None:
+        """A changed file was taken over."""
+        _log(logging.INFO, "configuration applied", **fields)
+
+    def configuration_refused(self, problems: Iterable[str]) -> None:
+        """A changed file is wrong: the old configuration goes on."""
+        for problem in problems:
+            _log(logging.ERROR, "configuration refused", problem=problem)
+
+    def warned(self, text: str, **fields: object) -> None:
+        """Something that the operator should know at start."""
+        _log(logging.WARNING, text, **fields)
+
+    def function_output(self, function: str, request_id: str | None, line: str) -> None:
+        """A line that a hosted function wrote to stdout or stderr."""
+        _log(logging.INFO, "function output", function=function, request_id=request_id, line=line)
+
+    def environment_started(self, function: str, pid: int, init_s: float) -> None:
+        """A hosted function's environment asked for its first event."""
+        _log(logging.DEBUG, "environment started", function=function, pid=pid, init_s=round(init_s, 3))
+
+    def environment_ended(self, function: str, pid: int, reason: str) -> None:
+        """A hosted function's environment is gone: idle, stopped, timeout, crash."""
+        _log(logging.DEBUG, "environment ended", function=function, pid=pid, reason=reason)
+
+    def orphan_ended(self, pid: int) -> None:
+        """A process that a killed daemon left behind was ended."""
+        _log(logging.WARNING, "left-over environment ended", pid=pid)
+
+
+class MappingTelemetry:
+    """What can happen to one mapping. Its counters exist from the start, at 0."""
+
+    def __init__(self, telemetry: Telemetry, mapping: Mapping) -> None:
+        """Bind the labels of `mapping`."""
+        self._telemetry = telemetry
+        self._labels = dict(
+            zip(_LABELS, (mapping.uuid, str(mapping.function_arn), str(mapping.source_arn)), strict=True)
+        )
+        self._where = {"mapping": mapping.uuid, "function": mapping.function}
+        for metric in self._plain():
+            metric.labels(**self._labels)
+        for reason in ("retries", "age", "payload", "destination"):
+            telemetry.dropped.labels(**self._labels, reason=reason)
+
+    def _plain(self) -> tuple[Counter | Histogram, ...]:
+        t = self._telemetry
+        return (
+            t.polled, t.invoked, t.failed, t.deleted, t.delivered, t.destination_errors, t.poll_errors,
+            t.position_lost, t.restarts, t.duration, t.batch_size, t.iterator_age,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Take the mapping's series out of the registry."""
+        for metric in (*self._plain(), self._telemetry.dropped, self._telemetry.invocations):
+            metric.remove_by_labels(self._labels)
+
+    def started(self, source: str, state: State) -> None:
+        """The mapping's task runs."""
+        _log(logging.INFO, "mapping started", **self._where, source=source, state=state.value)
+
+    def ended(self, reason: str) -> None:
+        """The mapping's task has ended: stopped, disabled, removed."""
+        _log(logging.INFO, "mapping ended", **self._where, reason=reason)
+
+    def crashed(self, restart_s: float) -> None:
+        """An error of the program itself (call inside `except`): the mapping starts again after a pause."""
+        self._telemetry.restarts.labels(**self._labels).inc()
+        _logger.error(
+            "mapping crashed", exc_info=True, extra={"fields": {**self._where, "restart_s": round(restart_s, 1)}}
+        )
+
+    def warned(self, text: str, **fields: object) -> None:
+        """Something that its owner should know."""
+        _log(logging.WARNING, text, **self._where, **fields)
+
+    def problem(self, text: str) -> None:
+        """Someone must act: the mapping is tried again slowly. Logged when the text changes."""
+        _log(logging.ERROR, "mapping has a problem", **self._where, problem=text)
+
+    def problem_ended(self) -> None:
+        """What was wrong has been mended."""
+        _log(logging.INFO, "mapping recovered", **self._where)
+
+    def polled(self, count: int) -> None:
+        """A read ended; 0 is an empty one."""
+        self._telemetry.polled.labels(**self._labels).inc(count)
+
+    def poll_failed(self, shard: str | None, error: str) -> None:
+        """A read failed and is tried again."""
+        self._telemetry.poll_errors.labels(**self._labels).inc()
+        _log(logging.WARNING, "poll failed", **self._where, shard=shard, error=error)
+
+    def invocation_ended(self, ending: Ending, outcome: str, count: int, failed: int, duration_s: float) -> None:
+        """An invocation of `count` records ended as `outcome` (success, partial, failure, throttle, ...)."""
+        t = self._telemetry
+        t.invocations.labels(**self._labels, outcome=outcome).inc()
+        t.invoked.labels(**self._labels).inc(count)
+        t.failed.labels(**self._labels).inc(failed)
+        t.duration.labels(**self._labels).observe(duration_s)
+        t.batch_size.labels(**self._labels).observe(count)
+        _log(logging.DEBUG, "batch invoked", **self._where, request_id=ending.request_id, records=count,
+             outcome=outcome, duration_s=round(duration_s, 4))  # fmt: skip
+
+    def invocation_failed(
+        self, request_id: str, error_type: str, attempt: int, count: int, shard: str | None = None,
+        first: str | None = None, last: str | None = None,
+    ) -> None:  # fmt: skip
+        """The one line of every failed invocation. `first` and `last`: sequence numbers or message ids."""
+        _log(logging.WARNING, "invocation failed", **self._where, shard=shard, first=first, last=last,
+             records=count, attempt=attempt, request_id=request_id, error_type=error_type)  # fmt: skip
+
+    def batch_aged(self, age_s: float) -> None:
+        """A stream batch was sent whose last record had this age (Lambda's IteratorAge)."""
+        self._telemetry.iterator_age.labels(**self._labels).observe(age_s)
+
+    def deleted(self, count: int) -> None:
+        """Messages were deleted after success."""
+        self._telemetry.deleted.labels(**self._labels).inc(count)
+
+    def delete_failed(self, count: int, error: str) -> None:
+        """A deletion failed and is tried again."""
+        _log(logging.WARNING, "deletion failed", **self._where, messages=count, error=error)
+
+    def delete_given_up(self, count: int) -> None:
+        """Messages that succeeded could not be deleted: the queue will deliver them again."""
+        _log(logging.ERROR, "deletion given up", **self._where, messages=count)
+
+    def released(self, count: int, reason: str) -> None:
+        """Messages were handed back to the queue without invoking."""
+        _log(logging.DEBUG, "messages released", **self._where, messages=count, reason=reason)
+
+    def let_go(self, count: int) -> None:
+        """A batch could not be invoked before its visibility ended: the queue delivers it again."""
+        _log(logging.WARNING, "batch let go", **self._where, messages=count)
+
+    def given_up(self, notice: Notice) -> None:
+        """Records of a shard are given up; their notice goes to the destination, if there is one."""
+        _log(logging.WARNING, "batch given up", **self._where, shard=notice.shard, condition=notice.condition.value,
+             first=notice.span.first_sequence, last=notice.span.last_sequence, records=notice.span.count,
+             invocations=notice.invoke_count, request_id=notice.request_id)  # fmt: skip
+
+    def dropped(self, count: int, reason: str) -> None:
+        """Records left the mapping untaken and unnoticed: retries, age, payload (no destination), destination."""
+        self._telemetry.dropped.labels(**self._labels, reason=reason).inc(count)
+
+    def notice_delivered(self, count: int) -> None:
+        """The destination has the notice of `count` records."""
+        self._telemetry.delivered.labels(**self._labels).inc(count)
+
+    def destination_failed(self, destination: str, error: str) -> None:
+        """The destination did not take a notice; it is tried again and its lane waits."""
+        self._telemetry.destination_errors.labels(**self._labels).inc()
+        _log(logging.ERROR, "destination failed", **self._where, destination=destination, error=error)
+
+    def position_trimmed(self, shard: str, span: Span | None, stored_at: float, *, lost: bool) -> None:
+        """The stored position is gone from the source; `lost`: its age says that records may be gone too."""
+        if lost:
+            self._telemetry.position_lost.labels(**self._labels).inc()
+        _log(logging.ERROR if lost else logging.INFO, "position trimmed", **self._where, shard=shard,
+             stored_position_arrived_at=stored_at, first=span and span.first_sequence)  # fmt: skip
+
+    def shard_started(self, shard: str, generation: int) -> None:
+        """This worker reads a shard."""
+        _log(logging.INFO, "shard started", **self._where, shard=shard, generation=generation)
+
+    def shard_finished(self, shard: str) -> None:
+        """A shard has ended and everything in it is settled."""
+        _log(logging.INFO, "shard finished", **self._where, shard=shard)
+
+
+class LiveGauges(Collector):
+    """Gauges of what is alive, computed at the scrape: they vanish with their mapping."""
+
+    def __init__(self, *, per_shard: bool) -> None:
+        """`per_shard` adds the label `shard` to the gauges of streams."""
+        self._per_shard = per_shard
+        self.views: Callable[[], Iterable[MappingView]] = tuple
+        self.buffered_bytes: Callable[[], int] = int
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: names are not known to clash, and views may not exist yet."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Every gauge."""
+        views = [(view, _view_labels(view)) for view in self.views()]
+        yield GaugeMetricFamily("esm_buffered_bytes", "Bytes read and not yet settled", value=self.buffered_bytes())
+        yield _gauge("esm_invocations_in_flight", "Invocations", ((n, v.in_flight) for v, n in views))
+        yield _gauge("esm_mapping_problem", "1 while someone must act", ((n, float(v.has_problem)) for v, n in views))
+        backlog = ((n, v.backlog) for v, n in views if v.backlog is not None)
+        yield _gauge("esm_queue_backlog", "Messages waiting in the queue", backlog)
+        states = GaugeMetricFamily("esm_mapping_state", "1 for the current state", labels=(*_LABELS, "state"))
+        for view, names in views:
+            for state in State:
+                states.add_metric((*names, state.value), float(view.state is state))
+        yield states
+        yield self._worst(
+            views, "esm_lag_seconds", "Now minus arrival of the oldest record not taken", lambda s: s.lag_s
+        )
+        yield self._worst(views, "esm_blocked_seconds", "How long the worst lane has failed", lambda s: s.blocked_s)
+        yield self._worst(
+            views, "esm_checkpoint_age_seconds", "Since the stored position was current", lambda s: s.checkpoint_age_s
+        )
+        yield self._worst(
+            views, "esm_seconds_until_expiry", "Until the oldest record not taken leaves the source",
+            lambda s: s.expires_in_s, pick=min,
+        )  # fmt: skip
+
+    def _worst(
+        self, views: list[tuple[MappingView, tuple[str, ...]]], name: str, text: str,
+        value: Callable[[ShardView], float | None], pick: Callable[[list[float]], float] = max,
+    ) -> GaugeMetricFamily:  # fmt: skip
+        family = GaugeMetricFamily(name, text, labels=(*_LABELS, "shard") if self._per_shard else _LABELS)
+        for view, names in views:
+            values = [(shard.id, v) for shard in view.shards if (v := value(shard)) is not None]
+            if self._per_shard:
+                for shard_id, v in values:
+                    family.add_metric((*names, shard_id), v)
+            elif values:
+                family.add_metric(names, pick([v for _, v in values]))
+        return family
+
+
+def _view_labels(view: MappingView) -> tuple[str, ...]:
+    return (view.uuid, view.function, view.source)
+
+
+def _gauge(name: str, text: str, values: Iterable[tuple[tuple[str, ...], float]]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=_LABELS)
+    for labels, value in values:
+        family.add_metric(labels, value)
+    return family
+
+
+def _counter(registry: CollectorRegistry, name: str, text: str, *extra: str) -> Counter:
+    return Counter(name, text, (*_LABELS, *extra), registry=registry)
