@@ -1,0 +1,1 @@
+"""AWS's behaviour and ours as pure functions and small machines: no I/O, no clock, no await, no randomness."""

@@ -1,0 +1,64 @@
+"""Which shards may be read yet: parents before children.
+
+A shard may be read when each of its parents is finished, or gone: absent from a complete listing and confirmed so.
+Followed by lineage alone, never by the clock. Source: lambda.md 3.2, 11.6; design section 6.
+"""
+
+from collections.abc import Iterable
+
+from esm.model.position import Shard
+
+
+class Lineage:
+    """The shards of one stream as one mapping has to read them."""
+
+    def __init__(self, finished: Iterable[str] = ()) -> None:
+        self._shards: dict[str, Shard] = {}
+        self._finished: set[str] = set(finished)
+        self._gone: set[str] = set()
+        self._listed: set[str] = set()
+
+    def listed(self, shards: Iterable[Shard]) -> None:
+        """A complete listing came in; shards that have left it are forgotten unless somebody still reads them."""
+        listing = {shard.id: shard for shard in shards}
+        self._listed = set(listing)
+        self._shards.update(listing)
+
+    def found(self, shards: Iterable[Shard]) -> None:
+        """Children that the end of a shard, or a listing of children alone, announced."""
+        for shard in shards:
+            self._shards.setdefault(shard.id, shard)
+
+    def finish(self, shard_id: str) -> None:
+        """Everything in a shard is settled."""
+        self._finished.add(shard_id)
+
+    def gone(self, shard_id: str) -> None:
+        """A shard that the listing lacks cannot be read any more."""
+        self._gone.add(shard_id)
+
+    def is_finished(self, shard_id: str) -> bool:
+        """Whether a shard needs no reader."""
+        return shard_id in self._finished or shard_id in self._gone
+
+    def forgettable(self) -> list[str]:
+        """Finished shards that the last listing lacks."""
+        return sorted(shard for shard in self._finished if shard not in self._listed)
+
+    def ready(self) -> list[Shard]:
+        """Shards that may be read now, oldest name first."""
+        return [shard for _, shard in sorted(self._shards.items()) if self._is_ready(shard)]
+
+    def doubts(self) -> list[str]:
+        """Parents that are neither listed nor finished: ask whether they exist, then say `gone` or `found`."""
+        absent = {
+            parent
+            for shard in self._shards.values()
+            if not self.is_finished(shard.id)
+            for parent in shard.parents
+            if parent not in self._shards and not self.is_finished(parent)
+        }
+        return sorted(absent)
+
+    def _is_ready(self, shard: Shard) -> bool:
+        return not self.is_finished(shard.id) and all(self.is_finished(parent) for parent in shard.parents)

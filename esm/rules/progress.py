@@ -1,0 +1,92 @@
+"""What the lanes of a shard have taken -> one position a lane that is safe to store.
+
+A lane takes its records in order, one batch at a time, so its position is the last record that it settled; while
+nothing of a lane is open its position follows the reader, else a quiet lane would send a restart back for hours.
+Law: a position never passes a record that is open, and never goes back.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from esm.model.position import AfterSequence, Position
+
+
+def is_at_or_before(sequence: str, position: Position) -> bool:
+    """Whether a record was read before `position` was reached."""
+    return isinstance(position, AfterSequence) and int(sequence) <= int(position.sequence)
+
+
+def lowest(positions: Sequence[Position]) -> Position:
+    """The position from which a reader sees everything that any lane still needs."""
+    plain = [position for position in positions if not isinstance(position, AfterSequence)]
+    if plain:
+        return plain[0]
+    return min((p for p in positions if isinstance(p, AfterSequence)), key=lambda p: int(p.sequence))
+
+
+def highest(positions: Sequence[Position]) -> Position:
+    """The furthest position of any lane."""
+    after = [position for position in positions if isinstance(position, AfterSequence)]
+    return max(after, key=lambda p: int(p.sequence)) if after else positions[0]
+
+
+@dataclass(slots=True)
+class _Lane:
+    position: Position
+    reached: Position
+    """How far the reader that feeds this lane has come."""
+    last_open: str | None = None
+    """The newest record given to the lane and not settled."""
+
+
+class Progress:
+    """Positions of the lanes of one shard."""
+
+    def __init__(self, positions: Sequence[Position]) -> None:
+        self._lanes = [_Lane(position, position) for position in positions]
+
+    def has_taken(self, lane: int, sequence: str) -> bool:
+        """Whether the lane has this record already: settled, or open."""
+        return is_at_or_before(sequence, self._lanes[lane].reached)
+
+    def opened(self, lane: int, sequence: str) -> None:
+        """The lane was given records, the newest of which is `sequence`."""
+        self._lanes[lane].last_open = sequence
+
+    def reached(self, lane: int, frontier: AfterSequence) -> None:
+        """The reader has given the lane all its records up to `frontier`."""
+        state = self._lanes[lane]
+        if is_at_or_before(frontier.sequence, state.reached):
+            return
+        state.reached = frontier
+        if state.last_open is None:
+            state.position = frontier
+
+    def settled(self, lane: int, last: AfterSequence) -> None:
+        """Everything of the lane up to `last` was taken or given up."""
+        state = self._lanes[lane]
+        if state.last_open == last.sequence:
+            state.last_open = None
+            state.position = state.reached if isinstance(state.reached, AfterSequence) else last
+            if not is_at_or_before(last.sequence, state.position):
+                state.position = last
+        elif not is_at_or_before(last.sequence, state.position):
+            state.position = last
+
+    def dropped(self, lane: int) -> None:
+        """What was open of the lane is forgotten: its reader begins again at its position."""
+        state = self._lanes[lane]
+        state.last_open = None
+        state.reached = state.position
+
+    def position(self, lane: int) -> Position:
+        """Where the lane would go on after a crash."""
+        return self._lanes[lane].position
+
+    def frontier(self, lane: int) -> Position:
+        """How far the lane was fed."""
+        return self._lanes[lane].reached
+
+    def positions(self) -> tuple[Position, ...]:
+        """One a lane."""
+        return tuple([lane.position for lane in self._lanes])

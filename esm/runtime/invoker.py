@@ -1,0 +1,72 @@
+"""Invoker: one batch to the target, its outcome to everyone who must know."""
+
+from collections.abc import Sequence
+
+from esm.model.clocks import Instant
+from esm.model.invocation import Invocation, Misconfigured
+from esm.model.mapping import CALL_FAILED, Mapping
+from esm.model.outcome import Failed, FailedItems, Outcome, Succeeded
+from esm.ports import Target
+from esm.rules import events, responses
+from esm.rules.events import HasEvent
+from esm.runtime.gate import Gate
+from esm.runtime.observation import Observation
+from esm.runtime.surroundings import Surroundings
+
+
+class Invoker:
+    """Invokes one mapping's function. A failure is a value; nothing is raised but cancellation."""
+
+    def __init__(self, around: Surroundings, target: Target, gate: Gate, observation: Observation) -> None:
+        self._around = around
+        self._target = target
+        self._gate = gate
+        self._observation = observation
+
+    async def invoke(
+        self, mapping: Mapping, records: Sequence[HasEvent], ids: Sequence[str], attempt: int,
+        shard: str | None = None, start_by: Instant | None = None,
+    ) -> Outcome:  # fmt: skip
+        """Run the function with `records`, named `ids`, and report the outcome to gate, telemetry and status."""
+        invocation = Invocation(
+            self._around.new_id(), mapping.function_arn, events.payload(records), start_by, None
+        )  # fmt: skip
+        observation = self._observation
+        began_at = self._around.clock.now()
+        observation.in_flight += 1
+        try:
+            ending = await self._target.invoke(invocation)
+        finally:
+            observation.in_flight -= 1
+        duration_s = self._around.clock.now() - began_at
+        outcome = responses.read(ending, ids, reports_item_failures=mapping.reports_item_failures)
+        self._gate.ended(outcome)
+        failed = 0 if isinstance(outcome, Succeeded) else len(records)
+        name = responses.outcome_name(outcome)
+        observation.telemetry.invocation_ended(ending, name, len(records), failed, duration_s)
+        self._report(outcome, ids, attempt, shard)
+        return outcome
+
+    def _report(self, outcome: Outcome, ids: Sequence[str], attempt: int, shard: str | None) -> None:
+        observation = self._observation
+        if not isinstance(outcome, Misconfigured):
+            observation.mended("function")
+        match outcome:
+            case Succeeded():
+                observation.succeeded()
+                return
+            case Misconfigured(text=text):
+                observation.problem("function", text)
+                error_type = text
+            case FailedItems():
+                observation.succeeded()
+                error_type = "batchItemFailures"
+            case Failed(error_type=error_type):
+                observation.failed(CALL_FAILED)
+            case _:
+                observation.failed(CALL_FAILED)
+                error_type = type(outcome).__name__ + ": " + getattr(outcome, "text", "")
+        request_id = outcome.ran.request_id if isinstance(outcome, (FailedItems, Failed)) else outcome.request_id
+        observation.telemetry.invocation_failed(
+            request_id, error_type.rstrip(": "), attempt, len(ids), shard, ids[0], ids[-1]
+        )

@@ -1,0 +1,55 @@
+"""Observation: what one mapping shows of itself while it runs."""
+
+from collections.abc import Callable
+
+from esm.model.mapping import NO_RECORDS, OK, Mapping, State
+from esm.model.view import MappingView, ShardView
+from esm.telemetry import MappingTelemetry
+
+
+class Observation:
+    """State, last result and problem of one mapping; `view()` gathers the rest from whoever knows."""
+
+    def __init__(self, mapping: Mapping, telemetry: MappingTelemetry) -> None:
+        self._mapping = mapping
+        self._problems: dict[str, str] = {}
+        self.telemetry = telemetry
+        self.state = State.CREATING
+        self.last_result = NO_RECORDS
+        self.shards: Callable[[], tuple[ShardView, ...]] = tuple
+        self.in_flight = 0
+        self.backlog: int | None = None
+
+    def succeeded(self) -> None:
+        """A batch was taken, or its failure was settled."""
+        self.last_result = OK
+
+    def failed(self, text: str) -> None:
+        """The last invocation failed."""
+        self.last_result = text
+
+    def problem(self, where: str, text: str) -> None:
+        """Someone must act on `where` (source, function, destination, shard): shown until `mended(where)`."""
+        if self._problems.get(where) != text:
+            self.telemetry.problem(text)
+        self._problems[where] = text
+
+    def mended(self, where: str) -> None:
+        """What was wrong with `where` is no more."""
+        if self._problems.pop(where, None) is not None and not self._problems:
+            self.telemetry.problem_ended()
+
+    def view(self) -> MappingView:
+        """The mapping as status and metrics show it."""
+        problem = next(iter(self._problems.values()), None)
+        return MappingView(
+            uuid=self._mapping.uuid,
+            function=str(self._mapping.function_arn),
+            source=str(self._mapping.source_arn),
+            state=self.state,
+            last_result=f"PROBLEM: {problem}" if problem else self.last_result,
+            has_problem=problem is not None,
+            in_flight=self.in_flight,
+            backlog=self.backlog,
+            shards=self.shards(),
+        )
