@@ -44,3 +44,7 @@ class Conflict(EsmError):
 
 class StoreTooNew(EsmError):
     """A stored value has a format newer than this program can read: an upgrade was rolled back too far."""
+
+
+class ValueTooLarge(EsmError, ValueError):
+    """A value is larger than a store takes: the program must split it, or keep it elsewhere."""

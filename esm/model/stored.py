@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+VALUE_BYTES_MAX = 350 * 1024
+"""The largest value that a store takes: below the 400 KB of a DynamoDB item, keys and envelope included."""
+
 
 @dataclass(frozen=True, slots=True)
 class Key:

@@ -1,0 +1,218 @@
+"""What leases and status look like in the store: JSON with a `format`.
+
+Law: a reader takes its own format and the one before it, keeps attributes that it does not know, and stops with a
+clear text at a newer one, so that a rollout may be rolled back.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from esm.errors import OperatorNeeded, StoreTooNew
+from esm.model.clocks import UnixTime
+from esm.model.lease import Lease
+from esm.model.position import AfterSequence, AtTimestamp, Position, TrimHorizon
+from esm.model.stored import VALUE_BYTES_MAX
+from esm.model.view import MappingView, ShardView
+
+FORMAT = 1
+"""Written by this version. There is none before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatusPart:
+    """One stored part of what a worker shows."""
+
+    worker: str
+    at: UnixTime
+    """When the worker wrote it."""
+    part: int
+    """From 0."""
+    parts: int
+    """How many the worker wrote at this time: one with a higher number is left over from an earlier write."""
+    views: tuple[MappingView, ...]
+    """A mapping with very many shards spans several parts, each with some of its shards."""
+
+
+class _LeaseDocument(msgspec.Struct):
+    format: int
+    mapping: str
+    shard: str
+    stream: str
+    owner: str
+    generation: int
+    factor: int
+    positions: list[dict[str, Any]]
+    parents: tuple[str, ...] = ()
+    is_finished: bool = False
+
+
+class _Head(msgspec.Struct):
+    format: int
+
+
+class _StatusDocument(msgspec.Struct):
+    format: int
+    worker: str
+    at: float
+    part: int
+    parts: int
+    views: tuple[MappingView, ...]
+
+
+def encode_lease(lease: Lease) -> bytes:
+    """The lease as the store keeps it, unknown attributes included."""
+    document = _LeaseDocument(
+        format=FORMAT,
+        mapping=lease.mapping,
+        shard=lease.shard,
+        stream=lease.stream,
+        owner=lease.owner,
+        generation=lease.generation,
+        factor=lease.factor,
+        positions=[_position_document(position) for position in lease.positions],
+        parents=lease.parents,
+        is_finished=lease.is_finished,
+    )
+    return msgspec.json.encode({**lease.extra, **msgspec.structs.asdict(document)})
+
+
+def decode_lease(value: bytes) -> Lease:
+    """The lease that `encode_lease` wrote, here or in a neighbouring version.
+
+    Raises: StoreTooNew; OperatorNeeded where the value is none of ours.
+    """
+    _check_format(value, "lease")
+    try:
+        attributes = msgspec.json.decode(value, type=dict[str, Any])
+        document = msgspec.convert(attributes, _LeaseDocument)
+        positions = tuple(_position(entry) for entry in document.positions)
+    except msgspec.MsgspecError as error:
+        raise _unreadable("lease", str(error)) from error
+    if len(positions) != document.factor:
+        raise _unreadable("lease", f"{len(positions)} positions for {document.factor} lanes")
+    return Lease(
+        mapping=document.mapping,
+        shard=document.shard,
+        stream=document.stream,
+        owner=document.owner,
+        generation=document.generation,
+        factor=document.factor,
+        positions=positions,
+        parents=document.parents,
+        is_finished=document.is_finished,
+        extra={name: entry for name, entry in attributes.items() if name not in _LeaseDocument.__struct_fields__},
+    )
+
+
+def encode_status(worker: str, at: UnixTime, views: Sequence[MappingView]) -> list[bytes]:
+    """What a worker shows, in parts that a store takes; one part at least, also without mappings."""
+    room = VALUE_BYTES_MAX - len(_status(worker, at, 0, 10**9, ()))
+    pieces = [piece for view in views for piece in _pieces(view, room)]
+    parts: list[list[MappingView]] = [[]]
+    left = room
+    for piece in pieces:
+        size = len(msgspec.json.encode(piece)) + 1
+        if size > left and parts[-1]:
+            parts.append([])
+            left = room
+        parts[-1].append(piece)
+        left -= size
+    return [_status(worker, at, part, len(parts), tuple(held)) for part, held in enumerate(parts)]
+
+
+def decode_status(value: bytes) -> StatusPart:
+    """One part of what a worker showed. Raises: StoreTooNew; OperatorNeeded where the value is none of ours."""
+    _check_format(value, "status")
+    try:
+        document = msgspec.json.decode(value, type=_StatusDocument)
+    except msgspec.MsgspecError as error:
+        raise _unreadable("status", str(error)) from error
+    return StatusPart(document.worker, UnixTime(document.at), document.part, document.parts, document.views)
+
+
+def merged_status(parts: Iterable[StatusPart]) -> list[MappingView]:
+    """The mappings of one worker, in the order written, each whole again.
+
+    Parts are separate items, so a reader may meet some of an older write: the newer word on a shard counts.
+    """
+    newest_first = sorted(parts, key=lambda part: (-part.at, part.part))
+    merged: dict[str, MappingView] = {}
+    for part in newest_first:
+        if part.part >= newest_first[0].parts:
+            continue
+        for view in part.views:
+            known = merged.get(view.uuid)
+            merged[view.uuid] = view if known is None else _joined(known, view)
+    return list(merged.values())
+
+
+def _joined(newer: MappingView, older: MappingView) -> MappingView:
+    known = {shard.id for shard in newer.shards}
+    return replace(newer, shards=newer.shards + tuple(shard for shard in older.shards if shard.id not in known))
+
+
+def _status(worker: str, at: UnixTime, part: int, parts: int, views: tuple[MappingView, ...]) -> bytes:
+    return msgspec.json.encode(_StatusDocument(FORMAT, worker, at, part, parts, views))
+
+
+def _pieces(view: MappingView, room: int) -> list[MappingView]:
+    """The view, or the view several times over with some of its shards each, none longer than `room`."""
+    if len(msgspec.json.encode(view)) < room:
+        return [view]
+    shard_room = room - len(msgspec.json.encode(replace(view, shards=())))
+    runs: list[list[ShardView]] = [[]]
+    left = shard_room
+    for shard in view.shards:
+        size = len(msgspec.json.encode(shard)) + 1
+        if size > left and runs[-1]:
+            runs.append([])
+            left = shard_room
+        runs[-1].append(shard)
+        left -= size
+    return [replace(view, shards=tuple(run)) for run in runs]
+
+
+def _position_document(position: Position) -> dict[str, Any]:
+    match position:
+        case TrimHorizon():
+            return {"at": "trim_horizon"}
+        case AtTimestamp(at):
+            return {"at": "timestamp", "t": at}
+        case AfterSequence(sequence, arrived_at):
+            return {"after": sequence, "arrived_at": arrived_at}
+
+
+def _position(document: dict[str, Any]) -> Position:
+    match document:
+        case {"at": "trim_horizon"}:
+            return TrimHorizon()
+        case {"at": "timestamp", "t": float() | int() as at}:
+            return AtTimestamp(UnixTime(at))
+        case {"after": str() as sequence, "arrived_at": float() | int() as arrived_at}:
+            return AfterSequence(sequence, UnixTime(arrived_at))
+        case _:
+            raise msgspec.ValidationError(f"{document} is not a position")
+
+
+def _check_format(value: bytes, what: str) -> None:
+    try:
+        found = msgspec.json.decode(value, type=_Head).format
+    except msgspec.MsgspecError as error:
+        raise _unreadable(what, str(error)) from error
+    if found > FORMAT:
+        raise StoreTooNew(
+            f"A stored {what} has format {found}, and this version reads up to {FORMAT}: a newer version has written"
+            f" it. Run that version again, or a state of its own (ESM_STATE) for this one."
+        )
+    if found < 1:
+        raise _unreadable(what, f"format {found}")
+
+
+def _unreadable(what: str, why: str) -> OperatorNeeded:
+    return OperatorNeeded(
+        f"A stored {what} is not readable ({why}): it was not written by this program. Restore the state from a copy,"
+        " or begin with an empty one (ESM_STATE)."
+    )

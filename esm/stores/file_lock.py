@@ -1,0 +1,65 @@
+"""The lock that keeps a second daemon off a state file: a file of its own, so that readers need not ask for it.
+
+Law: the kernel's lock decides and dies with its holder, however that ends; the file's content only names the holder.
+The file is never removed: two processes could then hold a lock each, on two files of one name.
+"""
+
+import fcntl
+import json
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+from esm.errors import OperatorNeeded
+
+_CONTENT_BYTES_MAX = 4096
+
+
+class FileLock:
+    """Held from construction to `release`, or to the end of the process. Not inherited by programs started."""
+
+    def __init__(self, path: Path, holds: Path) -> None:
+        """Take the lock at `path` for the file `holds`. Raises: OperatorNeeded, naming the holder."""
+        self._descriptor = _open(path)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = _holder(os.pread(self._descriptor, _CONTENT_BYTES_MAX, 0))
+            os.close(self._descriptor)
+            raise OperatorNeeded(
+                f"The state {holds} is in use by {holder}: stop that process first, or give this one a state of its"
+                " own (ESM_STATE)."
+            ) from error
+        os.truncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, _own_name(), 0)
+
+    def release(self) -> None:
+        """Let another process have it."""
+        os.close(self._descriptor)
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise OperatorNeeded(
+            f"The lock {path} cannot be opened ({error.strerror}): give this user the right to write it and its folder."
+        ) from error
+
+
+def _own_name() -> bytes:
+    started_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    command = " ".join(sys.orig_argv)[:512]
+    name = {"pid": os.getpid(), "host": socket.gethostname(), "started_at": started_at, "command": command}
+    return json.dumps(name).encode() + b"\n"
+
+
+def _holder(content: bytes) -> str:
+    """Who wrote `content`; the holder may be between taking the lock and writing its name."""
+    try:
+        name = json.loads(content)
+        return f"process {name['pid']} on {name['host']} ({name['command']}, since {name['started_at']})"
+    except (ValueError, KeyError, TypeError):
+        return "another process"

@@ -1,0 +1,13 @@
+"""What every store refuses, so that a value that one takes, all take."""
+
+from esm.errors import ValueTooLarge
+from esm.model.stored import VALUE_BYTES_MAX, Key
+
+
+def check_value(key: Key, value: bytes) -> None:
+    """Refuse what is too large. Raises: ValueTooLarge."""
+    if len(value) > VALUE_BYTES_MAX:
+        raise ValueTooLarge(
+            f"The value of {key.kind} {key.item!r} has {len(value)} bytes, and a store takes {VALUE_BYTES_MAX}:"
+            " split it."
+        )
