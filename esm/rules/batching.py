@@ -6,7 +6,7 @@ Source: lambda.md 2.1, 3.3.
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -70,7 +70,18 @@ class Window(Generic[T]):
 
         A record that is too big by itself makes a batch alone: the rule of delivery refuses it.
         """
-        count = self._count(limits)
+        return self._pop(self._count(limits))
+
+    def take_while(self, belongs: Callable[[T], bool]) -> list[T]:
+        """The leading records for which `belongs` is true."""
+        count = 0
+        for item in self._items:
+            if not belongs(item):
+                break
+            count += 1
+        return self._pop(count)
+
+    def _pop(self, count: int) -> list[T]:
         batch = [self._items.popleft() for _ in range(count)]
         self.size_bytes -= sum([len(item.event) for item in batch])
         self._forget(count)

@@ -45,6 +45,11 @@ class Lineage:
         """Finished shards that the last listing lacks."""
         return sorted(shard for shard in self._finished if shard not in self._listed)
 
+    def forget(self, shard_id: str) -> None:
+        """A finished shard that nobody lists any more needs no memory."""
+        self._shards.pop(shard_id, None)
+        self._finished.discard(shard_id)
+
     def ready(self) -> list[Shard]:
         """Shards that may be read now, oldest name first."""
         return [shard for _, shard in sorted(self._shards.items()) if self._is_ready(shard)]

@@ -65,11 +65,11 @@ class Progress:
     def settled(self, lane: int, last: AfterSequence) -> None:
         """Everything of the lane up to `last` was taken or given up."""
         state = self._lanes[lane]
+        if not is_at_or_before(last.sequence, state.reached):
+            state.reached = last
         if state.last_open == last.sequence:
             state.last_open = None
-            state.position = state.reached if isinstance(state.reached, AfterSequence) else last
-            if not is_at_or_before(last.sequence, state.position):
-                state.position = last
+            state.position = state.reached
         elif not is_at_or_before(last.sequence, state.position):
             state.position = last
 

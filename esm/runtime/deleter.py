@@ -1,0 +1,108 @@
+"""Deleter: messages that were taken leave the queue, in calls of ten, from whichever receivers they come."""
+
+import anyio
+
+from esm.errors import EsmError
+from esm.model.clocks import Instant
+from esm.model.record import Message
+from esm.ports import QueueSource
+from esm.rules.backoff import pause_s
+from esm.runtime.observation import Observation
+from esm.runtime.surroundings import Surroundings
+
+CALL_SIZE = 10
+"""Entries of one DeleteMessageBatch. Source: lambda.md 2.6."""
+
+LINGER_S = 0.005
+"""How long a call that is not full waits for messages of other receivers."""
+
+TRIES_MIN = 3
+"""Tries before a message is given up whose visibility has ended."""
+
+
+class _Request:
+    """Messages of one receiver, and whether they are all settled."""
+
+    def __init__(self, messages: tuple[Message, ...]) -> None:
+        self.open = len(messages)
+        self.done = anyio.Event()
+
+
+class Deleter:
+    """Runs inside the mapping's task group; survives Unavailable and OperatorNeeded, ends by cancellation."""
+
+    def __init__(self, around: Surroundings, source: QueueSource, observation: Observation) -> None:
+        self._around = around
+        self._source = source
+        self._observation = observation
+        self._waiting: list[tuple[Message, _Request]] = []
+        self._calls: anyio.abc.TaskGroup | None = None
+        self._is_collecting = False
+
+    async def run(self) -> None:
+        """Serve `delete` until cancelled."""
+        async with anyio.create_task_group() as calls:
+            self._calls = calls
+            await anyio.sleep_forever()
+
+    async def delete(self, messages: tuple[Message, ...]) -> None:
+        """Return once each message is deleted, or has been given up: then the queue delivers it again."""
+        request = _Request(messages)
+        self._waiting.extend((message, request) for message in messages)
+        assert self._calls is not None
+        while len(self._waiting) >= CALL_SIZE:
+            self._start_call()
+        if self._waiting and not self._is_collecting:
+            self._is_collecting = True
+            self._calls.start_soon(self._collect)
+        await request.done.wait()
+
+    async def _collect(self) -> None:
+        await anyio.sleep(LINGER_S)
+        self._is_collecting = False
+        if self._waiting:
+            self._start_call()
+
+    def _start_call(self) -> None:
+        assert self._calls is not None
+        call, self._waiting = self._waiting[:CALL_SIZE], self._waiting[CALL_SIZE:]
+        self._calls.start_soon(self._settle, call)
+
+    async def _settle(self, call: list[tuple[Message, _Request]]) -> None:
+        requests = {message.receipt_handle: request for message, request in call}
+        left = [message for message, _ in call]
+        tries = 0
+        while left:
+            tries += 1
+            failed = await self._try(left)
+            gone = {message.receipt_handle for message in failed}
+            settled = [message for message in left if message.receipt_handle not in gone]
+            self._observation.telemetry.deleted(len(settled))
+            left = [message for message in failed if self._is_worth_a_try(message, tries)]
+            if len(left) < len(failed):
+                self._observation.telemetry.delete_given_up(len(failed) - len(left))
+            still = {message.receipt_handle for message in left}
+            for handle in [handle for handle in requests if handle not in still]:
+                _settled_one(requests.pop(handle))
+            if left:
+                pause = pause_s(tries, self._around.jitter())
+                await self._around.clock.sleep_until(Instant(self._around.clock.now() + pause))
+
+    async def _try(self, messages: list[Message]) -> list[Message]:
+        try:
+            failed = await self._source.delete(messages)
+        except EsmError as error:
+            self._observation.telemetry.delete_failed(len(messages), str(error))
+            return messages
+        if failed:
+            self._observation.telemetry.delete_failed(len(failed), "entries failed")
+        return failed
+
+    def _is_worth_a_try(self, message: Message, tries: int) -> bool:
+        return tries < TRIES_MIN or self._around.clock.now() < message.visible_at
+
+
+def _settled_one(request: _Request) -> None:
+    request.open -= 1
+    if request.open == 0:
+        request.done.set()

@@ -1,0 +1,53 @@
+"""Asking the world until it answers, and pausing after it did not: the daemon's one way to survive its surroundings."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from esm.errors import EsmError, OperatorNeeded, RequestRefused, Unavailable
+from esm.model.clocks import Instant
+from esm.rules.backoff import BASE_S, SLOW_BASE_S, pause_s
+from esm.runtime.observation import Observation
+from esm.runtime.surroundings import Stop, Surroundings
+
+T = TypeVar("T")
+
+
+async def known(
+    around: Surroundings, stop: Stop, observation: Observation, where: str, ask: Callable[[], Awaitable[T]]
+) -> T | None:
+    """The answer of `ask`, however long it takes; None when the stop came first.
+
+    Survives OperatorNeeded and RequestRefused (shown as the mapping's problem, tried slowly) and Unavailable.
+    """
+    failures = 0
+    while not stop.is_set:
+        error: EsmError
+        try:
+            answer = await ask()
+        except (OperatorNeeded, RequestRefused, Unavailable) as caught:
+            error = caught
+        else:
+            observation.mended(where)
+            return answer
+        report(observation, where, error)
+        failures = await pause_after(around, stop, error, failures)
+    return None
+
+
+def report(observation: Observation, where: str, error: EsmError) -> None:
+    """Show an error where its reader looks: a problem on the mapping, or a line and a count."""
+    if isinstance(error, Unavailable):
+        observation.telemetry.poll_failed(None, str(error))
+    else:
+        observation.problem(where, str(error))
+
+
+async def pause_after(around: Surroundings, stop: Stop, error: EsmError | None, failures: int) -> int:
+    """Pause after the next failure in a row (a stop ends it early); returns how many there are now."""
+    if error is None:
+        return 0
+    failures += 1
+    base_s = BASE_S if isinstance(error, Unavailable) else SLOW_BASE_S
+    with stop.interruptible():
+        await around.clock.sleep_until(Instant(around.clock.now() + pause_s(failures, around.jitter(), base_s)))
+    return failures

@@ -1,0 +1,124 @@
+"""Leases of one stream mapping: who reads a shard, and how far it is. Every write is conditional, so a position can
+only be stored by the newest claim's owner.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from esm.errors import Conflict, LeaseLost
+from esm.model.lease import Lease
+from esm.model.mapping import Mapping
+from esm.model.position import Position, Shard
+from esm.model.stored import Key
+from esm.rules import starting, stored
+from esm.rules.starting import Start
+from esm.runtime.surroundings import Surroundings
+
+START_ITEM = "!start"
+"""Item that holds the pinned beginning; sorts before every shard id."""
+
+
+class ShardLease:
+    """A claimed shard. Each save names the version before it: a stale owner gets LeaseLost."""
+
+    def __init__(self, around: Surroundings, lease: Lease, version: int) -> None:
+        self._around = around
+        self._version = version
+        self.lease = lease
+
+    async def save(
+        self, positions: Sequence[Position], *, is_finished: bool = False, factor: int | None = None
+    ) -> None:
+        """Store positions. Raises: LeaseLost, Unavailable."""
+        await self._put(
+            replace(self.lease, positions=tuple(positions), is_finished=is_finished, factor=factor or self.lease.factor)
+        )
+
+    async def release(self) -> None:
+        """Let another worker claim the shard at once. Raises: LeaseLost, Unavailable."""
+        await self._put(replace(self.lease, owner=""))
+
+    async def _put(self, lease: Lease) -> None:
+        if lease == self.lease:
+            return
+        try:
+            self._version = await self._around.store.put(_key(lease), stored.encode_lease(lease), self._version)
+        except Conflict as error:
+            raise LeaseLost(f"shard {lease.shard} of mapping {lease.mapping} has another owner") from error
+        self.lease = lease
+
+
+class Leases:
+    """All leases of one mapping on one stream."""
+
+    def __init__(self, around: Surroundings, mapping: Mapping, stream: str, factor: int) -> None:
+        self._around = around
+        self._uuid = mapping.uuid
+        self._stream = stream
+        self._factor = factor
+        self._start = Start(stream, "")
+
+    async def load(self) -> list[Lease]:
+        """Leases of this stream, as stored. Raises: StoreTooNew, Unavailable."""
+        leases: list[Lease] = []
+        after: str | None = START_ITEM
+        while True:
+            page = await self._around.store.scan("lease", self._uuid, after)
+            leases += [stored.decode_lease(item.value) for item in page.items]
+            after = page.after
+            if after is None:
+                return [lease for lease in leases if lease.stream == self._stream]
+
+    async def begin(self, mapping: Mapping, shards: Sequence[Shard]) -> Start:
+        """The pinned beginning: the stored one, or resolved now. Raises: Unavailable, StoreTooNew."""
+        key = Key("lease", self._uuid, START_ITEM)
+        while True:
+            item = await self._around.store.get(key)
+            before = starting.decode(item.value) if item else None
+            if before is not None and before.stream == self._stream:
+                self._start = before
+                return before
+            start = starting.pin(mapping, self._stream, shards, self._around.clock.wall(), before)
+            try:
+                await self._around.store.put(key, starting.encode(start), item.version if item else None)
+            except Conflict:
+                continue
+            self._start = start
+            return start
+
+    async def claim(self, shard: Shard) -> ShardLease:
+        """Take a shard over, from its stored positions or its first one. Raises: Unavailable, StoreTooNew."""
+        key = Key("lease", self._uuid, shard.id)
+        while True:
+            item = await self._around.store.get(key)
+            before = stored.decode_lease(item.value) if item else None
+            lease = self._claimed(shard, before)
+            try:
+                version = await self._around.store.put(key, stored.encode_lease(lease), item.version if item else None)
+            except Conflict:
+                continue
+            return ShardLease(self._around, lease, version)
+
+    async def forget(self, shard_id: str) -> None:
+        """Remove the lease of a finished shard that the source has forgotten. Raises: Unavailable."""
+        key = Key("lease", self._uuid, shard_id)
+        item = await self._around.store.get(key)
+        if item is not None and stored.decode_lease(item.value).is_finished:
+            try:
+                await self._around.store.delete(key, item.version)
+            except Conflict:
+                return
+
+    def _claimed(self, shard: Shard, before: Lease | None) -> Lease:
+        generation = before.generation + 1 if before else 1
+        if before is not None and before.stream == self._stream:
+            return replace(before, owner=self._around.worker, generation=generation)
+        first = starting.first_position(self._start, shard.id)
+        return Lease(
+            mapping=self._uuid, shard=shard.id, stream=self._stream, owner=self._around.worker,
+            generation=generation, factor=self._factor, positions=(first,) * self._factor, parents=shard.parents,
+        )  # fmt: skip
+
+
+def _key(lease: Lease) -> Key:
+    return Key("lease", lease.mapping, lease.shard)

@@ -1,0 +1,187 @@
+"""ShardRunner: one claimed shard. Feeds read it, lanes deliver it, and what is safe is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+
+from esm.errors import Unavailable
+from esm.model.clocks import Instant
+from esm.model.mapping import Mapping
+from esm.model.position import AfterSequence, Position, Shard
+from esm.model.record import ChildShard, Read
+from esm.model.view import ShardView
+from esm.ports import StreamSource
+from esm.rules.progress import Progress, lowest
+from esm.runtime.feed import Feed, Pace
+from esm.runtime.gate import Gate
+from esm.runtime.giving_up import Notifier
+from esm.runtime.invoker import Invoker
+from esm.runtime.knowing import pause_after
+from esm.runtime.lane import Lane
+from esm.runtime.leasing import ShardLease
+from esm.runtime.observation import Observation
+from esm.runtime.surroundings import Signal, Stop, Surroundings
+
+CONVERT_EVERY_S = 30.0
+"""How often a shard tries to become quiet, to take over a changed ParallelizationFactor."""
+
+CONVERT_FOR_S = 5.0
+"""How long such a try may keep the shard from being read."""
+
+LAST_SAVE_S = 2.0
+"""How long the last save may take, beyond the grace period if it must be."""
+
+
+class ShardRunner:
+    """Runs one shard. `run` returns True when the shard is finished, False when stopped or to be started anew."""
+
+    def __init__(
+        self, around: Surroundings, lease: ShardLease, source: StreamSource, mapping: Callable[[], Mapping],
+        invoker: Invoker, gate: Gate, notifier: Notifier, observation: Observation, stop: Stop,
+        retention_s: float, announce: Callable[[tuple[ChildShard, ...]], None],
+    ) -> None:  # fmt: skip
+        self.around = around
+        self.source = source
+        self.mapping = mapping
+        self.invoker = invoker
+        self.gate = gate
+        self.notifier = notifier
+        self.observation = observation
+        self.stop = stop
+        self.retention_s = retention_s
+        self.announce = announce
+        self.id = lease.lease.shard
+        self.pace = Pace(source.reads_per_s_busy, source.reads_per_s_idle)
+        self.progress = Progress(lease.lease.positions)
+        self.lanes = [Lane(self, index, _sequence(p)) for index, p in enumerate(lease.lease.positions)]
+        self.feeds: set[Feed] = set()
+        self.changed = Signal()
+        self.is_converting = False
+        self._lease = lease
+        self._to_save = Signal()
+        self._behind_s: float | None = None
+        self._unsaved_since: Instant | None = None
+        self._tasks: anyio.abc.TaskGroup | None = None
+
+    async def run(self) -> bool:
+        """Read and deliver until the end of the shard or the stop; then store where it is. Raises: LeaseLost."""
+        try:
+            async with anyio.create_task_group() as background:
+                background.start_soon(self._save_forever)
+                background.start_soon(self._convert_forever)
+                async with anyio.create_task_group() as tasks:
+                    self._tasks = tasks
+                    self._start_feed(self.lanes[:], lowest(self.progress.positions()))
+                    for lane in self.lanes:
+                        tasks.start_soon(lane.run)
+                background.cancel_scope.cancel()
+        except anyio.get_cancelled_exc_class():
+            await self._leave()
+            raise
+        return await self._leave()
+
+    def feed_again(self, lane: Lane) -> None:
+        """Give a lane that left its feed one of its own, from where it is."""
+        self._start_feed([lane], self.progress.frontier(lane.index))
+
+    def has_read(self, read: Read) -> None:
+        """A feed has read."""
+        self._behind_s = read.behind_s
+
+    def moved(self) -> None:
+        """A position may have changed."""
+        if self._unsaved_since is None and self.progress.positions() != self._lease.lease.positions:
+            self._unsaved_since = self.around.clock.now()
+            self._to_save.notify()
+
+    def view(self) -> ShardView:
+        """What status and metrics show of the shard."""
+        now, wall = self.around.clock.now(), self.around.clock.wall()
+        arrivals = [arrival for lane in self.lanes if (arrival := lane.oldest_arrival) is not None]
+        lag_s = max(0.0, wall - min(arrivals)) if arrivals else (self._behind_s or 0.0)
+        failing = [now - lane.failing_since for lane in self.lanes if lane.failing_since is not None]
+        return ShardView(
+            id=self.id,
+            lag_s=lag_s,
+            blocked_s=max(failing, default=0.0),
+            expires_in_s=self.retention_s - lag_s if lag_s else None,
+            checkpoint_age_s=now - self._unsaved_since if self._unsaved_since is not None else 0.0,
+        )
+
+    def _start_feed(self, lanes: list[Lane], position: Position) -> None:
+        assert self._tasks is not None
+        feed = Feed(self, lanes, position)
+        self.feeds.add(feed)
+        self._tasks.start_soon(feed.run)
+
+    async def _save_forever(self) -> None:
+        while True:
+            if self._unsaved_since is None:
+                await self._to_save.wait()
+            await self._save()
+            await anyio.sleep(self.around.checkpoint_interval_s)
+
+    async def _save(self, *, is_finished: bool = False, factor: int | None = None) -> None:
+        """Store the positions, however often it takes."""
+        failures = 0
+        while True:
+            positions = self.progress.positions()
+            if factor is not None:
+                positions = positions[:1] * factor
+            began_at = self.around.clock.now()
+            try:
+                await self._lease.save(positions, is_finished=is_finished, factor=factor)
+            except Unavailable as error:
+                self.around.telemetry.store_failed("save", str(error))
+                failures = await pause_after(self.around, Stop(), error, failures)
+                continue
+            is_current = self.progress.positions() == positions or factor is not None
+            self._unsaved_since = None if is_current else began_at
+            return
+
+    async def _leave(self) -> bool:
+        """The last save: it ends within the grace period, or what was taken is delivered again."""
+        is_finished = all(lane.is_fed_out and lane.is_idle for lane in self.lanes)
+        factor = self.mapping().parallelization_factor
+        is_quiet = self.is_converting and self._is_quiet()
+        with anyio.move_on_after(LAST_SAVE_S, shield=True):
+            await self._save(is_finished=is_finished, factor=factor if is_quiet and not is_finished else None)
+            if self.stop.is_set and not is_finished:
+                await self._lease.release()
+        return is_finished
+
+    async def _convert_forever(self) -> None:
+        """Take over a changed ParallelizationFactor at a moment when nothing is open: all positions are one then."""
+        while True:
+            while self.mapping().parallelization_factor == len(self.lanes):
+                await self.changed.wait_until(self.around.clock, Instant(self.around.clock.now() + 1))
+            self.is_converting = True
+            with anyio.move_on_after(CONVERT_FOR_S):
+                while not self._is_quiet():
+                    await self.changed.wait_until(self.around.clock, Instant(self.around.clock.now() + 0.1))
+                self.end_early()
+                return
+            self.is_converting = False
+            self.changed.notify()
+            for lane in self.lanes:
+                lane.changed.notify()
+            await anyio.sleep(CONVERT_EVERY_S)
+
+    def _is_quiet(self) -> bool:
+        return all(lane.is_idle for lane in self.lanes) and len(set(self.progress.positions())) == 1
+
+    def end_early(self) -> None:
+        """End feeds and idle lanes, so that the shard starts anew with other lanes."""
+        assert self._tasks is not None
+        self._tasks.cancel_scope.cancel()
+
+
+def _sequence(position: Position) -> int:
+    return int(position.sequence) if isinstance(position, AfterSequence) else -1
+
+
+def child_shards(children: tuple[ChildShard, ...]) -> list[Shard]:
+    """Announced children as shards of the lineage."""
+    return [Shard(child.id, child.parents) for child in children]

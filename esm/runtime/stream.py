@@ -1,0 +1,183 @@
+"""StreamRunner: one Kinesis or DynamoDB mapping. It lists shards, follows their lineage, and runs one task a shard."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+
+from esm.errors import LeaseLost, OperatorNeeded, Unavailable
+from esm.model.clocks import Instant
+from esm.model.mapping import Mapping, State
+from esm.model.position import Shard, StreamFacts
+from esm.model.record import ChildShard
+from esm.model.view import ShardView
+from esm.ports import Destination, StreamSource, Target
+from esm.rules.lineage import Lineage
+from esm.rules.scaling import Pressure
+from esm.runtime.gate import Gate
+from esm.runtime.giving_up import Notifier
+from esm.runtime.invoker import Invoker
+from esm.runtime.knowing import known, report
+from esm.runtime.leasing import Leases
+from esm.runtime.observation import Observation
+from esm.runtime.shard import ShardRunner, child_shards
+from esm.runtime.surroundings import Signal, Stop, Surroundings
+
+T = TypeVar("T")
+
+LIST_EVERY_S = 30.0
+"""How often the shards are listed; the end of a shard lists them at once."""
+
+LIST_AFTER_END_S = 2.0
+"""Pause between listings for a while after a shard has ended: its children may be listed late."""
+
+LATE_CHILDREN_S = 60.0
+"""How long children may be late."""
+
+FORGET_AFTER_S = 3600.0
+"""A finished shard's mark stays until it has been missing from the listing twice, this far apart."""
+
+CONCURRENCY_MAX = 10_000
+"""Invocations at once where the target sets no bound: above any shards x ParallelizationFactor of one worker."""
+
+
+class StreamRunner:
+    """Runs one stream mapping until stopped or cancelled."""
+
+    def __init__(
+        self, around: Surroundings, mapping: Mapping, source: StreamSource, target: Target,
+        destination: Destination | None, observation: Observation,
+    ) -> None:  # fmt: skip
+        self._around = around
+        self._source = source
+        self._destination = destination
+        self._observation = observation
+        self._target = target
+        self._gate = Gate(Pressure(target.concurrency or CONCURRENCY_MAX))
+        self._invoker = Invoker(around, target, self._gate, observation)
+        self._lineage = Lineage()
+        self._running: dict[str, ShardRunner] = {}
+        self._starting: set[str] = set()
+        self._missing_since: dict[str, Instant] = {}
+        self._wake = Signal()
+        self._ended_at = Instant(-LATE_CHILDREN_S)
+        self.mapping = mapping
+        self.stop = Stop()
+        observation.shards = self._views
+
+    def update(self, mapping: Mapping) -> bool:
+        """Take over changed delivery parameters from the next batch on; False: a restart is needed."""
+        if (mapping.function_arn, mapping.on_failure) != (self.mapping.function_arn, self.mapping.on_failure):
+            return False
+        self.mapping = mapping
+        return True
+
+    async def run(self) -> None:
+        """List, claim and run shards until `stop` is set and every shard has ended.
+
+        Survives Unavailable and OperatorNeeded of source, target, destination and store.
+        """
+        facts = await self._known("source", self._source.facts)
+        if facts is None or await self._known("function", self._target.facts) is None:
+            return
+        leases = Leases(self._around, self.mapping, facts.identity, self.mapping.parallelization_factor)
+        if await self._known("store", lambda: self._begin(leases)) is None:
+            return
+        self._observation.state = State.ENABLED
+        async with anyio.create_task_group() as shards:
+            while not self.stop.is_set:
+                await self._follow(leases, facts, shards)
+                with self.stop.interruptible():
+                    await self._wake.wait_until(self._around.clock, self._list_again_at())
+
+    async def _known(self, where: str, ask: Callable[[], Awaitable[T]]) -> T | None:
+        return await known(self._around, self.stop, self._observation, where, ask)
+
+    async def _begin(self, leases: Leases) -> bool:
+        listing = await self._source.shards()
+        start = await leases.begin(self.mapping, listing)
+        stored = await leases.load()
+        self._lineage = Lineage([lease.shard for lease in stored if lease.is_finished] + list(start.skipped))
+        self._lineage.found(Shard(lease.shard, lease.parents) for lease in stored)
+        self._lineage.listed(listing)
+        return True
+
+    async def _follow(self, leases: Leases, facts: StreamFacts, shards: anyio.abc.TaskGroup) -> None:
+        """One look at the stream: start what may be read now."""
+        try:
+            self._lineage.listed(await self._source.shards())
+            for parent in self._lineage.doubts():
+                if await self._source.exists(parent):
+                    self._lineage.found([Shard(parent)])
+                else:
+                    self._lineage.gone(parent)
+            await self._forget(leases)
+        except (Unavailable, OperatorNeeded) as error:
+            report(self._observation, "source", error)
+        else:
+            self._observation.mended("source")
+        for shard in self._lineage.ready():
+            if shard.id not in self._starting and not self.stop.is_set:
+                self._starting.add(shard.id)
+                shards.start_soon(self._run_shard, leases, facts, shard)
+
+    async def _run_shard(self, leases: Leases, facts: StreamFacts, shard: Shard) -> None:
+        """Claim and run one shard, again when its lanes change; ends when it is finished, stopped, or lost."""
+        notifier = Notifier(self._around, self._destination, self._observation, facts.retention_s)
+        try:
+            while not self.stop.is_set:
+                lease = await known(
+                    self._around, self.stop, self._observation, "store", lambda: leases.claim(shard)
+                )  # fmt: skip
+                if lease is None:
+                    return
+                runner = ShardRunner(
+                    self._around, lease, self._source, lambda: self.mapping, self._invoker, self._gate, notifier,
+                    self._observation, self.stop, facts.retention_s, self._announce,
+                )  # fmt: skip
+                self._running[shard.id] = runner
+                self._observation.telemetry.shard_started(shard.id, lease.lease.generation)
+                if await runner.run():
+                    self._observation.telemetry.shard_finished(shard.id)
+                    self._lineage.finish(shard.id)
+                    self._ended_at = self._around.clock.now()
+                    await self._ask_for_children(shard.id)
+                    return
+        except* LeaseLost as lost:
+            self._observation.telemetry.warned(str(lost.exceptions[0]))
+        finally:
+            self._running.pop(shard.id, None)
+            if not self._lineage.is_finished(shard.id):
+                self._starting.discard(shard.id)
+            self._wake.notify()
+
+    def _announce(self, children: tuple[ChildShard, ...]) -> None:
+        self._lineage.found(child_shards(children))
+
+    async def _ask_for_children(self, shard_id: str) -> None:
+        try:
+            children = await self._source.children(shard_id)
+        except (Unavailable, OperatorNeeded) as error:
+            report(self._observation, "source", error)
+        else:
+            self._lineage.found(children or ())
+
+    async def _forget(self, leases: Leases) -> None:
+        """Remove marks of finished shards that the source has forgotten for an hour."""
+        now = self._around.clock.now()
+        candidates = self._lineage.forgettable()
+        self._missing_since = {shard: self._missing_since.get(shard, now) for shard in candidates}
+        for shard, since in self._missing_since.items():
+            if now - since >= FORGET_AFTER_S:
+                await leases.forget(shard)
+                self._lineage.forget(shard)
+
+    def _list_again_at(self) -> Instant:
+        now = self._around.clock.now()
+        is_soon = not self._running or now - self._ended_at < LATE_CHILDREN_S
+        return Instant(now + (LIST_AFTER_END_S if is_soon else LIST_EVERY_S))
+
+    def _views(self) -> tuple[ShardView, ...]:
+        return tuple([self._running[shard].view() for shard in sorted(self._running)])

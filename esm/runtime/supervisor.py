@@ -1,0 +1,196 @@
+"""Supervisor: one bulkhead a mapping. What breaks inside one restarts that one alone, and disturbs no other."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from collections.abc import Mapping as Table
+from dataclasses import dataclass
+from typing import Protocol
+
+import anyio
+
+from esm.model.clocks import Instant
+from esm.model.function import Function
+from esm.model.mapping import Mapping, State
+from esm.model.view import MappingView
+from esm.rules.backoff import pause_s
+from esm.runtime.knowing import known
+from esm.runtime.observation import Observation
+from esm.runtime.surroundings import Signal, Stop, Surroundings
+
+RESTART_BASE_S = 1.0
+"""First pause before a crashed mapping starts again."""
+
+
+class Runner(Protocol):
+    """What runs one mapping: a stream's or a queue's."""
+
+    stop: Stop
+
+    def update(self, mapping: Mapping) -> bool:
+        """Take over changed delivery parameters from the next batch on; False: a restart is needed."""
+        ...
+
+    async def run(self) -> None:
+        """Run until `stop` is set and everything begun is settled."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A mapping as it should run, with the function that it invokes: a change of either counts."""
+
+    mapping: Mapping
+    function: Function
+
+
+Build = Callable[[Plan, Observation], Awaitable[Runner]]
+
+
+class Ward:
+    """One mapping under supervision: follows its plan until it is dismissed."""
+
+    def __init__(self, around: Surroundings, plan: Plan, build: Build) -> None:
+        self._around = around
+        self._build = build
+        self._plan: Plan | None = plan
+        self._runner: Runner | None = None
+        self._changed = Signal()
+        self._stop = Stop()
+        self._waiting = Stop()
+        self.observation = Observation(plan.mapping, around.telemetry.mapping(plan.mapping))
+        self.has_ended = anyio.Event()
+
+    def follow(self, plan: Plan) -> None:
+        """Go over to a changed plan."""
+        if plan == self._plan:
+            return
+        before, self._plan = self._plan, plan
+        is_same_function = before is not None and before.function == plan.function
+        is_same_state = before is not None and before.mapping.enabled == plan.mapping.enabled
+        if self._runner is not None and is_same_function and is_same_state and self._runner.update(plan.mapping):
+            return
+        self.observation.state = State.UPDATING if plan.mapping.enabled else State.DISABLING
+        self._end_runner(Instant(float("inf")))
+
+    def dismiss(self, deadline: Instant) -> None:
+        """Drain and end."""
+        self._plan = None
+        self._stop.set(deadline)
+        self._end_runner(deadline)
+
+    async def run(self) -> None:
+        """Run the plan of the moment; survives every error of the mapping itself, with a pause."""
+        crashes = 0
+        try:
+            while (plan := self._plan) is not None:
+                if not plan.mapping.enabled:
+                    await self._rest()
+                    continue
+                crashes = await self._run_once(plan, crashes)
+        finally:
+            self.observation.telemetry.ended("dismissed")
+            self.observation.telemetry.close()
+            self.has_ended.set()
+
+    async def _run_once(self, plan: Plan, crashes: int) -> int:
+        telemetry = self.observation.telemetry
+        try:
+            await self._run(plan)
+        except Exception:  # noqa: BLE001 - the bulkhead: the one place that survives our own mistakes
+            crashes += 1
+            wait_s = pause_s(crashes, self._around.jitter(), RESTART_BASE_S)
+            telemetry.crashed(wait_s)
+            self.observation.problem("program", "an error of esm itself, see the log; the mapping starts again")
+            with self._stop.interruptible():
+                await anyio.sleep(wait_s)
+            return crashes
+        return 0
+
+    async def _run(self, plan: Plan) -> None:
+        self._waiting = Stop()
+        runner = await known(
+            self._around, self._waiting, self.observation, "function", lambda: self._build(plan, self.observation)
+        )
+        if runner is None or self._plan != plan:
+            return
+        self._runner = runner
+        self.observation.mended("program")
+        self.observation.telemetry.started(str(plan.mapping.source_arn), State.ENABLED)
+        try:
+            await runner.run()
+        finally:
+            self._runner = None
+
+    async def _rest(self) -> None:
+        self.observation.state = State.DISABLED
+        with self._stop.interruptible():
+            await self._changed.wait()
+
+    def _end_runner(self, deadline: Instant) -> None:
+        self._waiting.set(deadline)
+        if self._runner is not None:
+            self._runner.stop.set(deadline)
+        self._changed.notify()
+
+
+class Supervisor:
+    """All mappings of one worker."""
+
+    def __init__(self, around: Surroundings, build: Build) -> None:
+        self._around = around
+        self._build = build
+        self._wards: dict[str, Ward] = {}
+        self._leaving: set[Ward] = set()
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._wanted: Table[str, Plan] = {}
+
+    async def run(self) -> None:
+        """Serve `apply` and `drain` until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            self.apply(self._wanted)
+            await anyio.sleep_forever()
+
+    def apply(self, plans: Table[str, Plan]) -> None:
+        """Run exactly these mappings, by UUID; those that did not change are not touched."""
+        self._wanted = plans
+        if self._tasks is None:
+            return
+        for uuid in [uuid for uuid in self._wards if uuid not in plans]:
+            ward = self._wards.pop(uuid)
+            self._leaving.add(ward)
+            ward.dismiss(Instant(float("inf")))
+        for uuid, plan in plans.items():
+            if uuid in self._wards:
+                self._wards[uuid].follow(plan)
+            elif not any(view.observation.view().uuid == uuid for view in self._leaving):
+                self._start(uuid, plan)
+
+    async def drain(self, grace_s: float) -> bool:
+        """End every mapping gracefully; False: the grace period ended first, the rest is to be cancelled."""
+        deadline = Instant(self._around.clock.now() + grace_s)
+        self._wanted = {}
+        wards = [*self._wards.values(), *self._leaving]
+        for ward in wards:
+            ward.dismiss(deadline)
+        with anyio.move_on_after(grace_s) as scope:
+            for ward in wards:
+                await ward.has_ended.wait()
+        return not scope.cancelled_caught
+
+    def views(self) -> list[MappingView]:
+        """Every mapping as status and metrics show it."""
+        return [ward.observation.view() for ward in self._wards.values()]
+
+    def _start(self, uuid: str, plan: Plan) -> None:
+        assert self._tasks is not None
+        ward = Ward(self._around, plan, self._build)
+        self._wards[uuid] = ward
+        self._tasks.start_soon(self._watch, uuid, ward)
+
+    async def _watch(self, uuid: str, ward: Ward) -> None:
+        await ward.run()
+        self._leaving.discard(ward)
+        if uuid in self._wanted and uuid not in self._wards:
+            self._start(uuid, self._wanted[uuid])
