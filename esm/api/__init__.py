@@ -1,0 +1,1 @@
+"""HTTP that the daemon itself speaks."""
