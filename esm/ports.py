@@ -31,8 +31,10 @@ class Clock(Protocol):
 class Target(Protocol):
     """Something that runs one function."""
 
-    concurrency: int | None
-    """The most invocations at once that make sense; None where the target sets no bound of its own."""
+    @property
+    def concurrency(self) -> int | None:
+        """The most invocations at once that make sense, now; None where the target sets no bound of its own."""
+        ...
 
     async def facts(self) -> FunctionFacts:
         """The function's timeout and role.
