@@ -1,0 +1,61 @@
+"""Cursor: reads one shard through iterators, whichever service has made them."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from esm.aws.failures import IteratorExpired
+from esm.errors import Unavailable
+from esm.model.position import AfterSequence, Position
+from esm.model.record import Read
+
+FAILURES_MAX = 3
+"""Failures in a row after which an iterator is not trusted any more: some servers answer 500 for a bad one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One answer to GetRecords."""
+
+    read: Read
+    iterator: str | None
+    """Where to go on; None at the end of the shard."""
+
+
+class Cursor:
+    """Implements `ports.ShardReader`: holds the iterator, and opens another one where it stands."""
+
+    def __init__(
+        self,
+        position: Position,
+        locate: Callable[[Position], Awaitable[str]],
+        fetch: Callable[[str, int], Awaitable[Slice]],
+    ) -> None:
+        self._position = position
+        self._locate = locate
+        self._fetch = fetch
+        self._iterator: str | None = None
+        self._failures = 0
+
+    async def read(self, limit: int) -> Read:
+        """The next records. Raises as `locate` and `fetch` do."""
+        try:
+            found = await self._read(limit)
+        except IteratorExpired:
+            self._iterator = None
+            found = await self._read(limit)
+        except Unavailable:
+            self._failures += 1
+            if self._failures >= FAILURES_MAX:
+                self._iterator = None
+            raise
+        self._failures = 0
+        self._iterator = found.iterator
+        records = found.read.records
+        if records:
+            self._position = AfterSequence(records[-1].sequence, records[-1].arrived_at)
+        return found.read
+
+    async def _read(self, limit: int) -> Slice:
+        if self._iterator is None:
+            self._iterator = await self._locate(self._position)
+        return await self._fetch(self._iterator, limit)

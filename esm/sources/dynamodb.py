@@ -1,0 +1,212 @@
+"""DynamoDBStream: one table's stream, read shard by shard. Keys and images are spliced in as they came.
+
+Source: wire-shapes.md 2.3; lambda.md 3.1, 3.2, 11.6.
+"""
+
+import math
+import zlib
+from typing import Any
+
+import msgspec
+
+from esm.aws.raw import BODY
+from esm.aws.sessions import Sessions
+from esm.errors import OperatorNeeded, PositionLost, ShardGone, Unavailable
+from esm.model.arn import Arn
+from esm.model.clocks import UnixTime
+from esm.model.position import AfterSequence, AtTimestamp, Position, Shard, StreamFacts
+from esm.model.record import Read, StreamRecord
+from esm.sources.cursor import Cursor, Slice
+
+IAM_ACTIONS = ("dynamodb:DescribeStream", "dynamodb:GetShardIterator", "dynamodb:GetRecords")
+
+RECORDS_MAX = 1_000
+"""Of one GetRecords."""
+
+READ_BYTES_MAX = 4 * 1024 * 1024
+"""1 MB of items in JSON, with both images and the envelope of each record."""
+
+RETENTION_S = 86_400
+
+_encode = msgspec.json.encode
+_NONE = msgspec.Raw(b"")
+
+
+class _Change(msgspec.Struct):
+    Keys: msgspec.Raw
+    SequenceNumber: str
+    ApproximateCreationDateTime: float = 0.0
+    NewImage: msgspec.Raw = _NONE
+    OldImage: msgspec.Raw = _NONE
+    SizeBytes: int = 0
+    StreamViewType: str = ""
+
+
+class _Identity(msgspec.Struct, rename="pascal"):
+    type: str = ""
+    principal_id: str = ""
+
+
+class _Record(msgspec.Struct):
+    eventID: str
+    eventName: str
+    dynamodb: _Change
+    userIdentity: _Identity | None = None
+
+
+class _Records(msgspec.Struct):
+    Records: list[_Record]
+    NextShardIterator: str | None = None
+
+
+_records = msgspec.json.Decoder(_Records)
+_keys = msgspec.json.Decoder(dict[str, dict[str, str]])
+
+
+class DynamoDBStream:
+    """Implements `ports.StreamSource`."""
+
+    read_bytes_max = READ_BYTES_MAX
+
+    def __init__(
+        self, arn: Arn, sessions: Sessions, *, reads_per_s_busy: float = 4, reads_per_s_idle: float = 1
+    ) -> None:
+        self._arn = arn
+        self._sessions = sessions
+        self._serves_children = True
+        self._tail = b"".join([b'},"eventSourceARN":', _encode(str(arn)), b"}"])
+        self._source = b'","eventVersion":"1.1","eventSource":"aws:dynamodb","awsRegion":' + _encode(arn.region)
+        self.reads_per_s_busy = reads_per_s_busy
+        self.reads_per_s_idle = reads_per_s_idle
+
+    async def facts(self) -> StreamFacts:
+        """DescribeStream; the ARN's label is the identity."""
+        await self._describe(Limit=1)
+        return StreamFacts(str(self._arn), RETENTION_S)
+
+    async def shards(self) -> list[Shard]:
+        """DescribeStream, all pages of at most 100."""
+        found: list[Shard] = []
+        after: dict[str, str] = {}
+        while True:
+            description = await self._describe(**after)
+            found += [_shard(shard) for shard in description.get("Shards", [])]
+            last = description.get("LastEvaluatedShardId")
+            if not last:
+                return found
+            after = {"ExclusiveStartShardId": last}
+
+    async def exists(self, shard_id: str) -> bool:
+        """GetShardIterator."""
+        try:
+            await self._iterator(shard_id, None)
+        except ShardGone:
+            return False
+        return True
+
+    async def children(self, shard_id: str) -> list[Shard] | None:
+        """DescribeStream with the CHILD_SHARDS filter; None where it is not served."""
+        if not self._serves_children:
+            return None
+        try:
+            description = await self._describe(ShardFilter={"Type": "CHILD_SHARDS", "ShardId": shard_id})
+        except (OperatorNeeded, ShardGone):
+            self._serves_children = False
+            return None
+        return [shard for shard in map(_shard, description.get("Shards", [])) if shard_id in shard.parents]
+
+    def open(self, shard_id: str, position: Position) -> Cursor:
+        """A reader from `position` on; from a timestamp: from the oldest record, without those created before."""
+        created_from = float(math.floor(position.at)) if isinstance(position, AtTimestamp) else 0.0
+
+        async def locate(at: Position) -> str:
+            return await self._iterator(shard_id, at)
+
+        async def fetch(iterator: str, limit: int) -> Slice:
+            return await self._get_records(iterator, limit, created_from)
+
+        return Cursor(position, locate, fetch)
+
+    async def _iterator(self, shard_id: str, position: Position | None) -> str:
+        where: dict[str, object] = {"ShardIteratorType": "TRIM_HORIZON"}
+        if isinstance(position, AfterSequence):
+            where = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": position.sequence}
+        client = await self._sessions.client("dynamodbstreams", self._arn.region)
+        try:
+            answer = await self._sessions.control(
+                client, "get_shard_iterator", StreamArn=str(self._arn), ShardId=shard_id, **where
+            )
+        except OperatorNeeded as error:
+            if isinstance(position, AfterSequence) and "ValidationException" in str(error):
+                raise PositionLost(f"shard {shard_id} does not know the record {position.sequence}") from error
+            raise
+        return str(answer["ShardIterator"])
+
+    async def _get_records(self, iterator: str, limit: int, created_from: float) -> Slice:
+        client = await self._sessions.client("dynamodbstreams", self._arn.region)
+        answer = await self._sessions.call(
+            client, "get_records", ShardIterator=iterator, Limit=min(limit, RECORDS_MAX)
+        )  # fmt: skip
+        try:
+            found = _records.decode(answer[BODY])
+            records = [self._record(r) for r in found.Records if r.dynamodb.ApproximateCreationDateTime >= created_from]
+        except msgspec.MsgspecError as error:
+            raise Unavailable(f"GetRecords: the answer is not DynamoDB's: {error}") from error
+        size = sum([len(record.event) for record in records])
+        return Slice(Read(records, size, None, found.NextShardIterator is None), found.NextShardIterator)
+
+    def _record(self, record: _Record) -> StreamRecord:
+        change = record.dynamodb
+        parts: list[bytes | msgspec.Raw] = [
+            b'{"eventID":', _encode(record.eventID), b',"eventName":"', record.eventName.encode(), self._source,
+            b',"dynamodb":{"ApproximateCreationDateTime":', _encode(change.ApproximateCreationDateTime),
+            b',"Keys":', change.Keys,
+        ]  # fmt: skip
+        for name, image in ((b',"NewImage":', change.NewImage), (b',"OldImage":', change.OldImage)):
+            if len(bytes(image)) > len(b"null"):
+                parts += [name, image]
+        parts += [
+            b',"SequenceNumber":"', change.SequenceNumber.encode(), b'","SizeBytes":', _encode(change.SizeBytes),
+            b',"StreamViewType":', _encode(change.StreamViewType),
+        ]  # fmt: skip
+        if record.userIdentity is None:
+            parts.append(self._tail)
+        else:
+            identity = {"type": record.userIdentity.type, "principalId": record.userIdentity.principal_id}
+            parts += [self._tail[:-1], b',"userIdentity":', _encode(identity), b"}"]
+        created_at = UnixTime(change.ApproximateCreationDateTime)
+        return StreamRecord(b"".join(parts), change.SequenceNumber, _lane_hash(change.Keys), created_at)
+
+    async def _describe(self, **parameters: object) -> dict[str, Any]:
+        client = await self._sessions.client("dynamodbstreams", self._arn.region)
+        try:
+            answer = await self._sessions.control(
+                client, "describe_stream", StreamArn=str(self._arn), **parameters
+            )  # fmt: skip
+        except ShardGone as error:
+            raise OperatorNeeded(f"Stream not found: {self._arn}") from error
+        except OperatorNeeded as error:
+            raise _spoken(error, self._arn) from error
+        description: dict[str, Any] = answer["StreamDescription"]
+        return description
+
+
+def _lane_hash(keys: msgspec.Raw) -> int:
+    named = _keys.decode(keys)
+    return zlib.crc32(_encode(sorted((name, *value.items()) for name, value in named.items())))
+
+
+def _shard(listed: dict[str, Any]) -> Shard:
+    parent = listed.get("ParentShardId")
+    is_closed = bool(listed.get("SequenceNumberRange", {}).get("EndingSequenceNumber"))
+    return Shard(listed["ShardId"], (parent,) if parent else (), is_closed)
+
+
+def _spoken(error: OperatorNeeded, arn: Arn) -> OperatorNeeded:
+    """The text that Lambda shows for a stream it may not read. Source: lambda.md 11.11."""
+    if "AccessDenied" not in str(error):
+        return error
+    return OperatorNeeded(
+        f"Cannot access stream {arn}. Please ensure the role can perform the GetRecords, GetShardIterator,"
+        f" DescribeStream, and ListStreams Actions on your stream in IAM. ({error})"
+    )

@@ -1,0 +1,220 @@
+"""KinesisStream: one data stream, read shard by shard with GetRecords. `Data` stays the base64 text that came.
+
+Source: wire-shapes.md 2.2; lambda.md 3.1, 3.2.
+"""
+
+import time
+import zlib
+from typing import Any
+
+import msgspec
+
+from esm.aws.raw import BODY
+from esm.aws.sessions import Sessions
+from esm.errors import OperatorNeeded, PositionLost, ShardGone, Unavailable
+from esm.model.arn import Arn
+from esm.model.clocks import UnixTime
+from esm.model.position import AfterSequence, AtTimestamp, Position, Shard, StreamFacts
+from esm.model.record import ChildShard, Read, StreamRecord
+from esm.sources.cursor import Cursor, Slice
+
+IAM_ACTIONS = (
+    "kinesis:DescribeStreamSummary",
+    "kinesis:ListShards",
+    "kinesis:GetShardIterator",
+    "kinesis:GetRecords",
+)
+
+RECORDS_MAX = 10_000
+"""Of one GetRecords."""
+
+READ_BYTES_MAX = 10 * 1024 * 1024 * 4 // 3 + RECORDS_MAX * 512
+"""10 MB of data in base64, and the envelope of each record."""
+
+RETENTION_S = 86_400
+"""Where the server does not say."""
+
+_encode = msgspec.json.encode
+
+
+class _Record(msgspec.Struct):
+    SequenceNumber: str
+    PartitionKey: str
+    Data: msgspec.Raw
+    ApproximateArrivalTimestamp: float | None = None
+
+
+class _Child(msgspec.Struct):
+    ShardId: str
+    ParentShards: list[str] | None = None
+
+
+class _Records(msgspec.Struct):
+    Records: list[_Record]
+    NextShardIterator: str | None = None
+    MillisBehindLatest: float | None = None
+    ChildShards: list[_Child] | None = None
+
+
+_records = msgspec.json.Decoder(_Records)
+
+
+class KinesisStream:
+    """Implements `ports.StreamSource`."""
+
+    read_bytes_max = READ_BYTES_MAX
+
+    def __init__(
+        self, arn: Arn, role: str, sessions: Sessions, *, reads_per_s_busy: float = 2, reads_per_s_idle: float = 1
+    ) -> None:
+        """`role`: the function's, for `invokeIdentityArn`."""
+        self._arn = arn
+        self._sessions = sessions
+        self._client: Any = None
+        self._retention_s: float = RETENTION_S
+        self._names: dict[str, str] = {"StreamName": arn.name, "StreamARN": str(arn)}
+        names = (role, arn.region, str(arn))
+        self._tail = (
+            b'},"eventSource":"aws:kinesis","eventVersion":"1.0","eventID":"%%s:%%s","eventName":"aws:kinesis:record",'
+            b'"invokeIdentityArn":%s,"awsRegion":%s,"eventSourceARN":%s}'
+        ) % tuple([_encode(name).replace(b"%", b"%%") for name in names])
+        self.reads_per_s_busy = reads_per_s_busy
+        self.reads_per_s_idle = reads_per_s_idle
+
+    async def facts(self) -> StreamFacts:
+        """DescribeStreamSummary."""
+        answer = await self._stream_call("describe_stream_summary")
+        summary = answer["StreamDescriptionSummary"]
+        self._retention_s = float(summary.get("RetentionPeriodHours", 24)) * 3600
+        created = summary.get("StreamCreationTimestamp")
+        stamp = f"{created.timestamp():.3f}" if created is not None else ""
+        return StreamFacts(f"{self._arn}@{stamp}", self._retention_s)
+
+    async def shards(self) -> list[Shard]:
+        """ListShards, all pages."""
+        answer = await self._stream_call("list_shards", MaxResults=1000)
+        found = [_shard(shard) for shard in answer.get("Shards", [])]
+        while token := answer.get("NextToken"):
+            client = await self._sessions.client("kinesis", self._arn.region)
+            answer = await self._sessions.control(client, "list_shards", NextToken=token, MaxResults=1000)
+            found += [_shard(shard) for shard in answer.get("Shards", [])]
+        return found
+
+    async def exists(self, shard_id: str) -> bool:
+        """GetShardIterator."""
+        try:
+            await self._stream_call("get_shard_iterator", ShardId=shard_id, ShardIteratorType="TRIM_HORIZON")
+        except ShardGone:
+            return False
+        return True
+
+    async def children(self, shard_id: str) -> list[Shard] | None:
+        """None: GetRecords names them at a shard's end, and listing is cheap."""
+        del shard_id
+        return None
+
+    def open(self, shard_id: str, position: Position) -> Cursor:
+        """A reader from `position` on."""
+
+        async def locate(at: Position) -> str:
+            return await self._iterator(shard_id, at)
+
+        async def fetch(iterator: str, limit: int) -> Slice:
+            return await self._get_records(shard_id, iterator, limit)
+
+        return Cursor(position, locate, fetch)
+
+    async def _iterator(self, shard_id: str, position: Position) -> str:
+        match position:
+            case AfterSequence(sequence, arrived_at):
+                if time.time() - arrived_at > self._retention_s:
+                    raise PositionLost(f"shard {shard_id}: the record {sequence} is older than the stream's retention")
+                where: dict[str, object] = {
+                    "ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": sequence,
+                }  # fmt: skip
+            case AtTimestamp(at):
+                where = {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": at}
+            case _:
+                where = {"ShardIteratorType": "TRIM_HORIZON"}
+        try:
+            answer = await self._stream_call("get_shard_iterator", ShardId=shard_id, **where)
+        except OperatorNeeded as error:
+            if isinstance(position, AfterSequence) and "InvalidArgumentException" in str(error):
+                raise PositionLost(f"shard {shard_id} does not know the record {position.sequence}") from error
+            raise
+        return str(answer["ShardIterator"])
+
+    async def _get_records(self, shard_id: str, iterator: str, limit: int) -> Slice:
+        parameters: dict[str, object] = {"ShardIterator": iterator, "Limit": min(limit, RECORDS_MAX)}
+        if "StreamARN" in self._names:
+            parameters["StreamARN"] = self._names["StreamARN"]
+        client = await self._sessions.client("kinesis", self._arn.region)
+        answer = await self._sessions.call(client, "get_records", **parameters)
+        try:
+            found = _records.decode(answer[BODY])
+        except msgspec.MsgspecError as error:
+            raise Unavailable(f"GetRecords: the answer is not Kinesis's: {error}") from error
+        records = [self._record(shard_id.encode(), record) for record in found.Records]
+        behind_ms = found.MillisBehindLatest
+        children = tuple(
+            ChildShard(child.ShardId, tuple(child.ParentShards or ())) for child in found.ChildShards or ()
+        )
+        read = Read(
+            records, sum([len(record.event) for record in records]), None if behind_ms is None else behind_ms / 1000,
+            found.NextShardIterator is None, children,
+        )  # fmt: skip
+        return Slice(read, found.NextShardIterator)
+
+    def _record(self, shard_id: bytes, record: _Record) -> StreamRecord:
+        arrived_at = record.ApproximateArrivalTimestamp or 0.0
+        sequence = record.SequenceNumber.encode()
+        event = b"".join([
+            b'{"kinesis":{"kinesisSchemaVersion":"1.0","partitionKey":', _encode(record.PartitionKey),
+            b',"sequenceNumber":"', sequence, b'","data":', record.Data, b',"approximateArrivalTimestamp":',
+            _encode(arrived_at), self._tail % (shard_id, sequence),
+        ])  # fmt: skip
+        return StreamRecord(
+            event, record.SequenceNumber, zlib.crc32(record.PartitionKey.encode()), UnixTime(arrived_at)
+        )
+
+    async def _stream_call(self, operation: str, **parameters: object) -> dict[str, Any]:
+        """A control call that names the stream, by ARN too where the server takes one."""
+        client = await self._sessions.client("kinesis", self._arn.region)
+        try:
+            return await self._sessions.control(client, operation, **self._names, **parameters)
+        except OperatorNeeded as error:
+            if "StreamARN" not in self._names or not _refuses_arn(str(error)):
+                raise _spoken(error, self._arn) from error
+        except ShardGone as error:
+            if "ShardId" in parameters and "tream" not in str(error).split("hard", 1)[0]:
+                raise
+            raise _absent(error, self._arn, is_shard="ShardId" in parameters) from error
+        del self._names["StreamARN"]
+        return await self._stream_call(operation, **parameters)
+
+
+def _shard(listed: dict[str, Any]) -> Shard:
+    parents = tuple(listed[name] for name in ("ParentShardId", "AdjacentParentShardId") if listed.get(name))
+    is_closed = bool(listed.get("SequenceNumberRange", {}).get("EndingSequenceNumber"))
+    return Shard(listed["ShardId"], parents, is_closed)
+
+
+def _refuses_arn(text: str) -> bool:
+    return "StreamARN" in text or "SerializationException" in text or "streamARN" in text
+
+
+def _absent(error: ShardGone, arn: Arn, *, is_shard: bool) -> ShardGone | OperatorNeeded:
+    """Either the shard or the whole stream is not there: both come under one code."""
+    if is_shard and "hard" in str(error).split(":", 1)[-1]:
+        return error
+    return OperatorNeeded(f"Stream not found: {arn}")
+
+
+def _spoken(error: OperatorNeeded, arn: Arn) -> OperatorNeeded:
+    """The text that Lambda shows for a stream it may not read. Source: lambda.md 11.11."""
+    if "AccessDenied" not in str(error):
+        return error
+    return OperatorNeeded(
+        f"Cannot access stream {arn}. Please ensure the role can perform the GetRecords, GetShardIterator,"
+        f" DescribeStream, ListShards, and ListStreams Actions on your stream in IAM. ({error})"
+    )

@@ -1,0 +1,215 @@
+"""SqsQueue: one standard queue. Messages become `"Records"` elements as they come in; a body is never parsed.
+
+Source: wire-shapes.md 2.1; lambda.md 2.1, 2.5, 2.6.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+import msgspec
+
+from esm.aws.raw import BODY
+from esm.aws.sessions import Sessions
+from esm.errors import OperatorNeeded, Unavailable
+from esm.model.arn import Arn
+from esm.model.clocks import Instant, UnixTime
+from esm.model.record import Message, QueueFacts
+
+IAM_ACTIONS = (
+    "sqs:GetQueueUrl",
+    "sqs:GetQueueAttributes",
+    "sqs:ReceiveMessage",
+    "sqs:DeleteMessage",
+    "sqs:ChangeMessageVisibility",
+)
+
+MESSAGE_BYTES_MAX = 1_048_576
+"""Of a queue that does not say. Source: lambda.md 2.6."""
+
+ENVELOPE_BYTES = 4_096
+"""What a message costs around its body and attributes."""
+
+LATE_S = 1.0
+"""A message is taken to become visible this much early, at most a tenth of its time: the answer took some to come."""
+
+_ATTRIBUTES = ["VisibilityTimeout", "MaximumMessageSize", "FifoQueue", "ApproximateNumberOfMessages"]
+_RAW_NONE = msgspec.Raw(b"")
+_encode = msgspec.json.encode
+
+
+class _Attribute(msgspec.Struct):
+    DataType: str
+    StringValue: msgspec.Raw = _RAW_NONE
+    BinaryValue: msgspec.Raw = _RAW_NONE
+
+
+class _Message(msgspec.Struct):
+    MessageId: str
+    ReceiptHandle: str
+    Body: msgspec.Raw
+    MD5OfBody: str = ""
+    MD5OfMessageAttributes: str | None = None
+    Attributes: dict[str, str | int | float] = msgspec.field(default_factory=dict)
+    MessageAttributes: dict[str, _Attribute] = msgspec.field(default_factory=dict)
+
+
+class _Received(msgspec.Struct):
+    Messages: list[_Message] | None = None
+
+
+class _Entry(msgspec.Struct):
+    Id: str
+    Code: str = ""
+
+
+class _Entries(msgspec.Struct):
+    Failed: list[_Entry] | None = None
+
+
+_received = msgspec.json.Decoder(_Received)
+_entries = msgspec.json.Decoder(_Entries)
+
+
+class SqsQueue:
+    """Implements `ports.QueueSource`."""
+
+    def __init__(self, arn: Arn, sessions: Sessions, *, says_null_md5: bool) -> None:
+        """`says_null_md5`: the mapping has a window, so that an absent `md5OfMessageAttributes` is written as null."""
+        self._arn = arn
+        self._sessions = sessions
+        self._client: Any = None
+        self._url = ""
+        self._visibility_s = 30
+        self._frame = _Frame(arn, says_null_md5=says_null_md5)
+        self.read_bytes_max = 10 * (MESSAGE_BYTES_MAX + ENVELOPE_BYTES)
+
+    async def facts(self) -> QueueFacts:
+        """Ask for the queue's URL and attributes."""
+        self._client = await self._sessions.client("sqs", self._arn.region)
+        try:
+            url = await self._sessions.control(
+                self._client, "get_queue_url", QueueName=self._arn.name, QueueOwnerAWSAccountId=self._arn.account
+            )
+            self._url = url["QueueUrl"]
+            answer = await self._sessions.control(
+                self._client, "get_queue_attributes", QueueUrl=self._url, AttributeNames=_ATTRIBUTES
+            )
+        except OperatorNeeded as error:
+            raise _spoken(error) from error
+        attributes = answer.get("Attributes", {})
+        self._visibility_s = int(attributes.get("VisibilityTimeout", 30))
+        message_bytes = int(attributes.get("MaximumMessageSize", MESSAGE_BYTES_MAX))
+        self.read_bytes_max = 10 * (message_bytes + ENVELOPE_BYTES)
+        return QueueFacts(
+            visibility_s=self._visibility_s,
+            message_bytes_max=message_bytes,
+            is_fifo=str(attributes.get("FifoQueue", "false")).lower() == "true",
+            backlog=int(attributes.get("ApproximateNumberOfMessages", 0)),
+        )
+
+    async def receive(self, count: int, wait_s: int) -> list[Message]:
+        """One ReceiveMessage."""
+        try:
+            answer = await self._sessions.call(
+                self._client, "receive_message", QueueUrl=self._url, MaxNumberOfMessages=count,
+                WaitTimeSeconds=wait_s, MessageSystemAttributeNames=["All"], MessageAttributeNames=["All"],
+            )  # fmt: skip
+        except OperatorNeeded as error:
+            raise _spoken(error) from error
+        visible_at = Instant(anyio.current_time() + self._visibility_s - min(LATE_S, self._visibility_s / 10))
+        try:
+            found = _received.decode(answer[BODY] or b"{}").Messages or []
+        except msgspec.MsgspecError as error:
+            raise Unavailable(f"ReceiveMessage: the answer is not SQS's: {error}") from error
+        return [self._frame.message(message, visible_at) for message in found]
+
+    async def delete(self, messages: Sequence[Message]) -> list[Message]:
+        """One DeleteMessageBatch; an entry whose handle is not valid any more is settled."""
+        return await self._batch("delete_message_batch", messages, {})
+
+    async def release(self, messages: Sequence[Message]) -> None:
+        """One ChangeMessageVisibilityBatch with 0."""
+        await self._batch("change_message_visibility_batch", messages, {"VisibilityTimeout": 0})
+
+    async def _batch(self, operation: str, messages: Sequence[Message], more: dict[str, int]) -> list[Message]:
+        entries = [
+            {"Id": str(index), "ReceiptHandle": message.receipt_handle, **more}
+            for index, message in enumerate(messages)
+        ]
+        answer = await self._sessions.call(self._client, operation, QueueUrl=self._url, Entries=entries)
+        try:
+            failed = _entries.decode(answer[BODY] or b"{}").Failed or []
+        except msgspec.MsgspecError as error:
+            raise Unavailable(f"{operation}: the answer is not SQS's: {error}") from error
+        return [messages[int(entry.Id)] for entry in failed if not _is_settled(entry)]
+
+
+class _Frame:
+    """Builds the element of `"Records"` around what a queue's messages have in common."""
+
+    def __init__(self, arn: Arn, *, says_null_md5: bool) -> None:
+        self._says_null_md5 = says_null_md5
+        self._tail = b"".join(
+            [
+                b',"eventSource":"aws:sqs","eventSourceARN":',
+                _encode(str(arn)),
+                b',"awsRegion":',
+                _encode(arn.region),
+                b"}",
+            ]
+        )
+
+    def message(self, message: _Message, visible_at: Instant) -> Message:
+        """The message with its event, in the recorded order of keys."""
+        attributes = {name: str(value) for name, value in message.Attributes.items()}
+        parts = [
+            b'{"messageId":', _encode(message.MessageId), b',"receiptHandle":', _encode(message.ReceiptHandle),
+            b',"body":', message.Body, b',"attributes":', _encode(attributes),
+            b',"messageAttributes":', _message_attributes(message.MessageAttributes),
+        ]  # fmt: skip
+        if message.MD5OfMessageAttributes:
+            parts += [b',"md5OfMessageAttributes":', _encode(message.MD5OfMessageAttributes)]
+        elif self._says_null_md5:
+            parts.append(b',"md5OfMessageAttributes":null')
+        parts += [b',"md5OfBody":', _encode(message.MD5OfBody), self._tail]
+        sent_ms = attributes.get("SentTimestamp", "")
+        return Message(
+            event=b"".join(parts),
+            message_id=message.MessageId,
+            receipt_handle=message.ReceiptHandle,
+            visible_at=visible_at,
+            sent_at=UnixTime(int(sent_ms) / 1000 if sent_ms.isdigit() else time.time()),
+            group=attributes.get("MessageGroupId"),
+        )
+
+
+def _message_attributes(attributes: dict[str, _Attribute]) -> bytes:
+    if not attributes:
+        return b"{}"
+    return b"{" + b",".join([_message_attribute(name, value) for name, value in attributes.items()]) + b"}"
+
+
+def _message_attribute(name: str, attribute: _Attribute) -> bytes:
+    parts: list[bytes | msgspec.Raw] = [_encode(name), b":{"]
+    if bytes(attribute.StringValue) not in {b"", b"null"}:
+        parts += [b'"stringValue":', attribute.StringValue, b","]
+    if bytes(attribute.BinaryValue) not in {b"", b"null"}:
+        parts += [b'"binaryValue":', attribute.BinaryValue, b","]
+    parts += [b'"stringListValues":[],"binaryListValues":[],"dataType":', _encode(attribute.DataType), b"}"]
+    return b"".join(parts)
+
+
+def _is_settled(entry: _Entry) -> bool:
+    return "ReceiptHandle" in entry.Code or entry.Code.endswith("InvalidParameterValue")
+
+
+def _spoken(error: OperatorNeeded) -> OperatorNeeded:
+    """The text that Lambda shows for a queue it may not poll. Source: lambda.md 11.11."""
+    text = str(error)
+    if "AccessDenied" in text or "NotAuthorized" in text:
+        text = f"The function execution role does not have permissions to call ReceiveMessage on SQS ({text})"
+    elif "GetQueueUrl. SQS Error Code" in text:
+        text = text.replace("while GetQueueUrl.", "while ReceiveMessage.")
+    return OperatorNeeded(text)
