@@ -11,7 +11,6 @@ whatever stands behind a single address.
 
 import asyncio
 import re
-import socket
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -19,10 +18,11 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
+from esm.aws.sessions import keepalive_socket
 from esm.errors import Unavailable
 from esm.model.function import FunctionFacts, UrlFunction
 from esm.model.invocation import Ending, Invocation, Misconfigured, Throttled, Unreachable
-from esm.targets import rie
+from esm.targets import function_errors, rie
 from esm.targets.addresses import Addresses
 from esm.telemetry import Telemetry
 
@@ -34,8 +34,6 @@ _GRACE_S = 1.0
 """How long after its timeout the function's own answer is waited for."""
 _RUN_S_MAX = 900.0
 """The longest that any function runs: after it, an address whose server stays silent is used again."""
-_KEEP_ALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
-"""Seconds, seconds, probes: a silent function's connection stays known to the routers on its way."""
 
 
 class HttpFunction:
@@ -126,7 +124,7 @@ class HttpFunction:
                 "function runs on after its timeout; its address stays out of use",
                 function=self._function.key, address=address, timeout_s=self._function.timeout_s,
             )  # fmt: skip
-            return rie.timed_out(request_id, self._function.timeout_s)
+            return function_errors.timed_out(request_id, self._function.timeout_s)
         if exchange.cancelled():
             return Unreachable(request_id, "The target was closed.")
         return exchange.result()
@@ -144,14 +142,14 @@ class HttpFunction:
             ) as response:
                 body = await _bounded(response.content)
                 if body is None:
-                    return rie.too_large(request_id)
+                    return function_errors.too_large(request_id)
                 return rie.ending(request_id, self._function.timeout_s, response.status, response.headers, body)
         except aiohttp.ClientResponseError as error:
             text = f"The function's URL answers what is not HTTP ({error.message}): see that it names an rie server."
             return Misconfigured(request_id, text)
         except (aiohttp.ClientError, OSError) as error:
             if sent.done():
-                return rie.exited(request_id)
+                return function_errors.exited(request_id)
             self._addresses.doubt()
             return Unreachable(request_id, f"The function cannot be reached: {error or type(error).__name__}.")
 
@@ -170,7 +168,7 @@ class HttpFunction:
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(force_close=True, limit=0, socket_factory=_kept_alive),
+                connector=aiohttp.TCPConnector(force_close=True, limit=0, socket_factory=keepalive_socket),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_WITHIN_S),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
@@ -191,18 +189,6 @@ async def _bounded(content: aiohttp.StreamReader) -> bytes | None:
     body = bytearray()
     async for chunk in content.iter_any():
         body += chunk
-        if len(body) > rie.ANSWER_BYTES_MAX:
+        if len(body) > function_errors.ANSWER_BYTES_MAX:
             return None
     return bytes(body)
-
-
-def _kept_alive(address: tuple[Any, ...]) -> socket.socket:
-    """A socket on which the system probes a silent peer."""
-    family, kind, protocol, _, _ = address
-    made = socket.socket(family, kind, protocol)
-    made.setblocking(False)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in _KEEP_ALIVE.items():
-        if hasattr(socket, option):  # not every system names them all
-            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-    return made

@@ -10,14 +10,11 @@ from collections.abc import Mapping
 import msgspec
 
 from esm.model.invocation import Answer, Ending, Misconfigured, Refused, Throttled, Unreachable
+from esm.targets import retry_after
+from esm.targets.function_errors import UNHANDLED, timed_out
 
 PATH = "/2015-03-31/functions/function/invocations"
-ANSWER_BYTES_MAX = 6_291_556
-"""Lambda's cap on a synchronous answer. Source: lambda.md 6."""
-RETRY_AFTER_S_MAX = 900.0
-"""No longer than a function may run: what asks for more is asked again then."""
 
-_UNHANDLED = "Unhandled"
 _TIMED_OUT = re.compile(rb"\s*Task timed out after \d+(?:\.\d+)? seconds\s*")
 _OK = range(200, 300)
 _REDIRECT = range(300, 400)
@@ -33,34 +30,17 @@ class _Error(_Typed):
 
 
 def ending(request_id: str, timeout_s: int, status: int, headers: Mapping[str, str], body: bytes) -> Ending:
-    """What an answer of at most `ANSWER_BYTES_MAX` bytes says. `headers` are looked up in any case by the caller's map.
+    """What an answer says. `headers` finds names however they are capitalised.
 
     A 503 is never the emulator's own: whatever stands before it has no function to offer.
     """
     if status in _OK:
         return _ran(request_id, timeout_s, headers, body)
     if status in {500, 502, 504} and _is(_Typed, body):
-        return Answer(request_id, body, function_error=_UNHANDLED)
+        return Answer(request_id, body, function_error=UNHANDLED)
     if status == 429 or (status == 400 and not body):  # noqa: PLR2004 throttled; busy
-        return Throttled(request_id, _seconds(headers.get("Retry-After")))
+        return Throttled(request_id, retry_after.seconds(headers.get("Retry-After")))
     return _not_run(request_id, status)
-
-
-def timed_out(request_id: str, timeout_s: int) -> Answer:
-    """The function did not end within its timeout."""
-    return _failure(request_id, "Sandbox.Timedout", f"Task timed out after {timeout_s:.2f} seconds")
-
-
-def exited(request_id: str) -> Answer:
-    """The function's process, or the way to it, was lost while it ran."""
-    return _failure(request_id, "Runtime.ExitError", "Runtime exited without providing a reason")
-
-
-def too_large(request_id: str) -> Answer:
-    """The function answered more than Lambda takes."""
-    text = f"Response payload size exceeded maximum allowed payload size ({ANSWER_BYTES_MAX} bytes)."
-    payload = msgspec.json.encode({"errorMessage": text, "errorType": "Function.ResponseSizeTooLarge"})
-    return Answer(request_id, payload, function_error=_UNHANDLED)
 
 
 def _ran(request_id: str, timeout_s: int, headers: Mapping[str, str], body: bytes) -> Answer:
@@ -68,7 +48,7 @@ def _ran(request_id: str, timeout_s: int, headers: Mapping[str, str], body: byte
         return timed_out(request_id, timeout_s)
     stated = headers.get("X-Amz-Function-Error")
     if stated is None and _is(_Error, body):
-        stated = _UNHANDLED
+        stated = UNHANDLED
     return Answer(request_id, body, function_error=stated)
 
 
@@ -84,11 +64,6 @@ def _not_run(request_id: str, status: int) -> Ending:
     return Unreachable(request_id, f"The function's URL answered {status}.")
 
 
-def _failure(request_id: str, error_type: str, text: str) -> Answer:
-    payload = {"errorType": error_type, "errorMessage": f"RequestId: {request_id} Error: {text}"}
-    return Answer(request_id, msgspec.json.encode(payload), function_error=_UNHANDLED)
-
-
 def _is(shape: type[_Typed], body: bytes) -> bool:
     """Whether the body is a JSON object that holds the attributes of `shape`, whatever their values."""
     if b"errorType" not in body:
@@ -98,10 +73,3 @@ def _is(shape: type[_Typed], body: bytes) -> bool:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return False
     return True
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """`Retry-After` in seconds; None where it is missing or a date."""
-    if retry_after is None or not retry_after.strip().isdecimal():
-        return None
-    return min(float(retry_after), RETRY_AFTER_S_MAX)

@@ -21,7 +21,7 @@ class Call:
     writer: asyncio.StreamWriter
 
     def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
-        lines = [f"HTTP/1.1 {status} Said", f"Content-Length: {len(body)}"]
+        lines = [f"HTTP/1.1 {status} Said", f"Content-Length: {len(body)}", "Connection: close"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         self.writer.write("\r\n".join([*lines, "", ""]).encode() + body)
 

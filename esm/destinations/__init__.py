@@ -1,0 +1,19 @@
+"""Where notices of given-up records go. Every destination keeps the promises of `ports.Destination`."""
+
+from esm.aws.sessions import Sessions
+from esm.destinations.sns import SnsTopic
+from esm.destinations.sqs import SqsQueue
+from esm.errors import RequestRefused
+from esm.model.arn import Arn
+from esm.ports import Destination
+
+
+def make_destination(arn: Arn, sessions: Sessions) -> Destination:
+    """The destination that an ARN names. Contacts nothing yet. Raises: RequestRefused."""
+    match arn.service:
+        case "sqs":
+            return SqsQueue(arn, sessions)
+        case "sns":
+            return SnsTopic(arn, sessions)
+        case _:
+            raise RequestRefused(f"The destination {arn} is not served: name an SQS queue or an SNS topic.")
