@@ -12,6 +12,9 @@ from esm.errors import EsmError, OperatorNeeded, PositionLost, ShardGone, Unavai
 
 HTTP_SERVER_ERROR = 500
 
+TEXT_MAX = 400
+"""Characters of an error's text: some servers answer whole pages."""
+
 
 class IteratorExpired(Unavailable):
     """A shard iterator is too old: open another one where the reader stands."""
@@ -73,7 +76,7 @@ def code_of(error: boto.ClientError) -> str:
 def translated(error: boto.ClientError, operation: str) -> EsmError:
     """The daemon's word for an error answer of AWS; its text is AWS's own."""
     code = code_of(error)
-    message = str(error.response.get("Error", {}).get("Message", "") or "no message")
+    message = " ".join(str(error.response.get("Error", {}).get("Message", "") or "no message").split())[:TEXT_MAX]
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     kind = _BY_CODE.get(code)
     if kind is not None:
