@@ -161,7 +161,7 @@ class Store(Protocol):
     async def put(self, key: Key, value: bytes, expected_version: int | None) -> int:
         """Write (at most 350 KB) and return the new version; `expected_version` None: the key must not exist.
 
-        Raises: Conflict.
+        Raises: Conflict, ValueTooLarge.
         """
         ...
 

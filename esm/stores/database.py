@@ -21,6 +21,8 @@ T = TypeVar("T")
 _GROUP_MAX = 256
 """Jobs in one transaction: bounds how long the first of them waits."""
 
+_UNFIT = (ValueError, OverflowError)
+"""A key or number that SQLite cannot hold: its caller's mistake, and nobody else's."""
 _BROKEN = "The state was closed by an error of this program: its log says more."
 
 Connect = Callable[[ExitStack], sqlite3.Connection]
@@ -63,8 +65,8 @@ class Database:
     async def run(self, run: Callable[[sqlite3.Connection], T], *, writes: bool) -> T:
         """What `run` returns on the connection, inside a transaction if it writes.
 
-        Raises: what `run` raises of ours; Unavailable when closed; a failed transaction, translated, for each of its
-        callers.
+        Raises: what `run` raises of ours; ValueError where SQLite cannot hold a key; Unavailable when closed; a failed
+        transaction, translated, for each of its callers.
         """
         answer: Future[T] = Future()
         with self._submitting:
@@ -143,7 +145,7 @@ class Database:
 
 
 def _transact(connection: sqlite3.Connection, group: Sequence[_Job]) -> list[Any]:
-    """Every job's result or error of ours, all committed. Raises: sqlite3.Error, with nothing changed."""
+    """Every job's result or its caller's error, all committed. Raises: sqlite3.Error, with nothing changed."""
     writes = any(job.writes for job in group)
     try:
         if writes:
@@ -161,13 +163,13 @@ def _transact(connection: sqlite3.Connection, group: Sequence[_Job]) -> list[Any
 def _result(connection: sqlite3.Connection, job: _Job) -> Any:  # noqa: ANN401 as its caller typed it
     try:
         return job.run(connection)
-    except EsmError as error:
+    except (EsmError, *_UNFIT) as error:
         return error
 
 
 def _deliver(group: Sequence[_Job], answers: Sequence[Any]) -> None:
     for job, answer in zip(group, answers, strict=True):
-        if isinstance(answer, EsmError):
+        if isinstance(answer, (EsmError, *_UNFIT)):
             job.answer.set_exception(answer)
         else:
             job.answer.set_result(answer)

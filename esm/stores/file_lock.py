@@ -21,32 +21,37 @@ class FileLock:
     """Held from construction to `release`, or to the end of the process. Not inherited by programs started."""
 
     def __init__(self, path: Path, holds: Path) -> None:
-        """Take the lock at `path` for the file `holds`. Raises: OperatorNeeded, naming the holder."""
-        self._descriptor = _open(path)
+        """Take the lock at `path` for the file `holds`. Raises: OperatorNeeded, naming the holder if there is one."""
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = _holder(os.pread(self._descriptor, _CONTENT_BYTES_MAX, 0))
-            os.close(self._descriptor)
+            self._descriptor = _locked(path, holds)
+        except OSError as error:
             raise OperatorNeeded(
-                f"The state {holds} is in use by {holder}: stop that process first, or give this one a state of its"
-                " own (ESM_STATE)."
+                f"The lock {path} cannot be taken ({error.strerror}): give this user the right to write it and its"
+                " folder, on a disk with free space."
             ) from error
-        os.truncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, _own_name(), 0)
 
     def release(self) -> None:
         """Let another process have it."""
         os.close(self._descriptor)
 
 
-def _open(path: Path) -> int:
+def _locked(path: Path, holds: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, _own_name(), 0)
+    except BlockingIOError as error:
+        holder = _holder(os.pread(descriptor, _CONTENT_BYTES_MAX, 0))
+        os.close(descriptor)
         raise OperatorNeeded(
-            f"The lock {path} cannot be opened ({error.strerror}): give this user the right to write it and its folder."
+            f"The state {holds} is in use by {holder}: stop that process first, or give this one a state of its own"
+            " (ESM_STATE)."
         ) from error
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _own_name() -> bytes:

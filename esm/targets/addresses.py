@@ -14,6 +14,8 @@ from esm.model.clocks import Instant
 _RESOLVE_EVERY_S = 5.0
 """A container that was added or replaced is found within this time."""
 _RESOLVE_WITHIN_S = 10.0
+_RESOLVE_AGAIN_WITHIN_S = 1.0
+"""While known addresses do, nobody waits long for a slow name server."""
 
 
 class Addresses:
@@ -41,6 +43,8 @@ class Addresses:
 
     async def resolve(self) -> None:
         """Ask for the addresses if that is due. Raises: Unavailable where none are known."""
+        if self._known and self._resolving.locked():
+            return
         async with self._resolving:
             loop = asyncio.get_running_loop()
             if loop.time() < self._resolve_at:
@@ -87,7 +91,7 @@ class Addresses:
         self._resolve_at = 0.0
 
     async def _look_up(self) -> list[str]:
-        async with asyncio.timeout(_RESOLVE_WITHIN_S):
+        async with asyncio.timeout(_RESOLVE_AGAIN_WITHIN_S if self._known else _RESOLVE_WITHIN_S):
             entries = await asyncio.get_running_loop().getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
         families = {family for family, *_ in entries}
         chosen = socket.AF_INET if socket.AF_INET in families else socket.AF_INET6

@@ -6,6 +6,7 @@ function runs. Payloads pass as they are.
 
 import asyncio
 import io
+from dataclasses import replace
 from typing import Any
 
 import botocore.exceptions as boto
@@ -115,12 +116,10 @@ class AwsLambda:
         )
         request_id = answer["ResponseMetadata"].get("RequestId") or invocation.request_id
         body = await _bounded(answer["Payload"])
+        version = answer.get("ExecutedVersion") or "$LATEST"
         if body is None:
-            return function_errors.too_large(request_id)
-        return Answer(
-            request_id, body, answer.get("FunctionError"), answer["StatusCode"],
-            answer.get("ExecutedVersion") or "$LATEST",
-        )  # fmt: skip
+            return replace(function_errors.too_large(request_id), executed_version=version)
+        return Answer(request_id, body, answer.get("FunctionError"), answer["StatusCode"], version)
 
 
 def _place(arn: Arn) -> dict[str, str]:

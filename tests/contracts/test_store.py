@@ -245,6 +245,23 @@ async def test_a_cancelled_write_disturbs_no_other(tmp_path: Path) -> None:
     await store.aclose()
 
 
+async def test_a_key_that_the_file_cannot_hold_is_its_callers_mistake_alone(tmp_path: Path) -> None:
+    store = await open_store(f"sqlite://{tmp_path}/state.db", exclusive=True)
+    unfit = Key("lease", "one", "\ud800")
+    results = await asyncio.gather(
+        store.put(KEY, b"a", None), store.put(unfit, b"", None), store.delete(KEY, 2**70), return_exceptions=True
+    )
+    assert [type(result) for result in results] == [int, UnicodeEncodeError, OverflowError]
+    assert await store.get(KEY) is not None
+    await store.aclose()
+
+
+async def test_a_lock_that_cannot_be_taken_says_why(tmp_path: Path) -> None:
+    (tmp_path / "state.db.lock").mkdir()
+    with pytest.raises(OperatorNeeded, match=r"state\.db\.lock cannot be taken \(Is a directory\)"):
+        await open_store(f"sqlite://{tmp_path}/state.db", exclusive=True)
+
+
 async def test_file_log_lock_and_folder_are_their_owners_alone(tmp_path: Path) -> None:
     folder = tmp_path / "made"
     previous = os.umask(0)

@@ -343,6 +343,8 @@ class Names:
 
     def __init__(self, *addresses: str) -> None:
         self.addresses = addresses
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
 
     def install(self) -> None:
         loop = asyncio.get_running_loop()
@@ -351,6 +353,7 @@ class Names:
         async def getaddrinfo(host: str, port: int, **options: int) -> object:
             if host != "fleet.test":
                 return await original(host, port, **options)
+            await self.may_answer.wait()
             if not self.addresses:
                 raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
             return [
@@ -420,3 +423,17 @@ async def test_known_addresses_outlive_the_name_server() -> None:
     names.addresses = ()
     addresses.doubt()
     assert await addresses.take(None) == "10.0.0.1"
+
+
+async def test_a_slow_name_server_holds_up_nobody_who_can_do_with_known_addresses() -> None:
+    names = Names("10.0.0.1", "10.0.0.2")
+    names.install()
+    addresses = Addresses("fleet.test", 8080)
+    await addresses.resolve()
+    names.may_answer.clear()
+    addresses.doubt()
+    asking = asyncio.ensure_future(addresses.take(None))
+    await asyncio.sleep(0)
+    assert not asking.done()
+    assert await addresses.take(None) == "10.0.0.1"
+    assert await asking == "10.0.0.2"
