@@ -1,6 +1,7 @@
 """What runs a function that is not hosted here. Every target keeps the promises of `ports.Target`."""
 
 from esm.aws.sessions import Sessions
+from esm.errors import RequestRefused
 from esm.model.function import LambdaFunction, UrlFunction
 from esm.ports import Target
 from esm.targets.aws_lambda import AwsLambda
@@ -9,9 +10,13 @@ from esm.telemetry import Telemetry
 
 
 def make_target(function: UrlFunction | LambdaFunction, sessions: Sessions, telemetry: Telemetry) -> Target:
-    """The target of a function. Contacts nothing yet."""
+    """The target of a function. Contacts nothing yet. Raises: RequestRefused for a protocol that is not served."""
     match function:
         case LambdaFunction():
             return AwsLambda(function, sessions, telemetry)
-        case UrlFunction():
+        case UrlFunction(protocol="rie"):
             return HttpFunction(function, telemetry)
+        case UrlFunction():
+            raise RequestRefused(
+                f"The protocol {function.protocol!r} of the function {function.key!r} is not served: use rie."
+            )

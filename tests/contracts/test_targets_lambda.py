@@ -9,13 +9,14 @@ import uuid
 import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from botocore.session import Session
 from prometheus_client import CollectorRegistry
 
 from esm.aws.sessions import Sessions
-from esm.errors import OperatorNeeded
+from esm.errors import OperatorNeeded, RequestRefused
 from esm.model.arn import Arn
 from esm.model.clocks import Instant
 from esm.model.function import FunctionFacts, LambdaFunction, UrlFunction
@@ -279,3 +280,5 @@ def test_each_function_has_its_target() -> None:
     url = UrlFunction("billing", ARN.unqualified, "role", "http://127.0.0.1:8080", "rie", 3)
     assert isinstance(make_target(LambdaFunction("audit", ARN), sessions, telemetry), AwsLambda)
     assert isinstance(make_target(url, sessions, telemetry), HttpFunction)
+    with pytest.raises(RequestRefused, match=r"protocol 'web' of the function 'billing' is not served: use rie"):
+        make_target(replace(url, protocol="web"), sessions, telemetry)
