@@ -4,6 +4,9 @@ Law: errors of foreign libraries end at the adapter that met them, translated in
 failure is never an error here; it is an `Outcome`.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 
 class EsmError(Exception):
     """The root of everything that the daemon raises by itself."""
@@ -48,3 +51,29 @@ class StoreTooNew(EsmError):
 
 class ValueTooLarge(EsmError, ValueError):
     """A value is larger than a store takes: the program must split it, or keep it elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a file or the environment."""
+
+    file: str
+    path: str
+    """Where in it: `mappings[0].BatchSize`, or the variable's name."""
+    value: object
+    """As given; None where there is none, or where it must not be shown."""
+    text: str
+    """What is wrong, and the remedy."""
+
+    def __str__(self) -> str:
+        where = ": ".join(part for part in (self.file, self.path) if part)
+        shown = "" if self.value is None else f" = {self.value!r:.200}"
+        return f"{where}{shown}: {self.text}"
+
+
+class ConfigurationRefused(EsmError):
+    """The operator must mend the file or the environment: every problem in one go."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("; ".join(str(problem) for problem in problems))
+        self.problems = tuple(problems)

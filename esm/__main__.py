@@ -1,0 +1,6 @@
+"""`python -m esm` is `esm`."""
+
+from esm.cli import main
+
+if __name__ == "__main__":
+    main()

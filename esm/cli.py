@@ -1,0 +1,140 @@
+"""Arguments -> settings -> anyio.run. Exit status: 0 done, 1 something was found wrong, 2 the call or a file is."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import anyio
+from prometheus_client import CollectorRegistry
+from rich.console import Console
+
+from esm import __version__, daemon, inspection, status
+from esm.config import Configuration
+from esm.errors import ConfigurationRefused, EsmError
+from esm.settings import Settings, load_settings
+from esm.stores import open_store
+from esm.telemetry import Telemetry, set_up_logging
+
+WATCH_EVERY_S = 2.0
+"""How often `esm status --watch` looks again."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The `esm` command."""
+    arguments = _parser().parse_args(argv)
+    try:
+        code = arguments.run(arguments, os.environ)
+    except ConfigurationRefused as refused:
+        for problem in refused.problems:
+            print(f"esm: {problem}", file=sys.stderr)
+        code = 2
+    except EsmError as error:
+        print(f"esm: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="esm", description="AWS Lambda's event side, anywhere.")
+    parser.add_argument("--version", action="version", version=f"esm {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = _command(commands, "run", _run, "poll, invoke and route until stopped")
+    run.add_argument("--strict", action="store_true", help="refuse to start while a source or function is missing")
+    check = _command(commands, "validate", _validate, "check a configuration and what it names")
+    check.add_argument("--offline", action="store_true", help="look at the file alone")
+    show = _command(commands, "status", _status, "show what each mapping does")
+    show.add_argument("--json", action="store_true", help="print a JSON list")
+    show.add_argument("--watch", action="store_true", help="show it again every two seconds until Ctrl-C")
+    demo = commands.add_parser("demo", help="the whole thing on an embedded local AWS")
+    demo.add_argument("--seconds", type=float, help="end by itself after this time; exit status 1 if a record is lost")
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def _command(
+    commands: Any, name: str, run: Callable[..., int], text: str  # noqa: ANN401 - argparse has no public type
+) -> argparse.ArgumentParser:  # fmt: skip
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.add_argument("-c", "--config", help="the configuration file; default: ESM_CONFIG")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    settings, configuration = _load(arguments, environ)
+    set_up_logging(settings.log_format, settings.log_level)
+    if arguments.strict or settings.strict:
+        problems = anyio.run(_problems, settings, configuration)
+        if problems:
+            return _report(problems)
+    anyio.run(daemon.Daemon(settings, environ, configuration).run)
+    return 0
+
+
+def _validate(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    settings, configuration = _load(arguments, environ)
+    for warning in configuration.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    problems = [] if arguments.offline else anyio.run(_problems, settings, configuration)
+    if problems:
+        return _report(problems)
+    print(f"{settings.config}: {len(configuration.functions)} functions, {len(configuration.mappings)} mappings, OK")
+    return 0
+
+
+def _status(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    settings, configuration = _load(arguments, environ)
+    anyio.run(partial(_show, settings, configuration, as_json=arguments.json, watch=arguments.watch))
+    return 0
+
+
+def _demo(arguments: argparse.Namespace, _: Mapping[str, str]) -> int:
+    from esm.demo import run_demo  # noqa: PLC0415 - needs the extra `local`, which other commands do not
+
+    return anyio.run(run_demo, arguments.seconds)
+
+
+def _load(arguments: argparse.Namespace, environ: Mapping[str, str]) -> tuple[Settings, Configuration]:
+    overrides = {"config": arguments.config} if arguments.config else {}
+    settings = load_settings(environ, overrides)
+    return settings, daemon.load_configuration(settings, environ)
+
+
+async def _problems(settings: Settings, configuration: Configuration) -> list[str]:
+    adapters = daemon.make_adapters(settings, configuration, Telemetry(CollectorRegistry()))
+    try:
+        return await inspection.problems_of_the_world(list(daemon.plans(configuration).values()), adapters)
+    finally:
+        await adapters.aclose()
+
+
+def _report(problems: Sequence[str]) -> int:
+    for problem in problems:
+        print(f"esm: {problem}", file=sys.stderr)
+    return 1
+
+
+async def _show(settings: Settings, configuration: Configuration, *, as_json: bool, watch: bool) -> None:
+    store = await open_store(settings.state, exclusive=False, read_only=True)
+    try:
+        console = Console()
+        if not watch:
+            _print(await status.rows(store, configuration, settings.worker_id), console, as_json=as_json)
+        while watch:
+            console.clear()
+            _print(await status.rows(store, configuration, settings.worker_id), console, as_json=as_json)
+            await anyio.sleep(WATCH_EVERY_S)
+    finally:
+        await store.aclose()
+
+
+def _print(found: Sequence[status.Row], console: Console, *, as_json: bool) -> None:
+    if as_json:
+        print(status.as_json(found))
+    else:
+        status.show(found, console)

@@ -1,0 +1,186 @@
+"""Every `ESM_*` variable: type, unit, default, why. The one place that reads the environment.
+
+Law: an unknown `ESM_*` name is refused, because a misspelt one would be ignored otherwise; the names that Kubernetes
+makes from a Service called `esm` are passed over.
+"""
+
+import difflib
+import re
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from esm.errors import ConfigurationRefused, Problem
+
+PREFIX = "ESM_"
+DRAIN_MARGIN_S = 5
+"""A grace period lasts at least the long poll and this."""
+
+_KUBERNETES = re.compile(r"ESM_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+_.*)?)")
+_MIB = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """Process settings."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    config: str = Field("esm.yaml", description="The configuration file.")
+    region: str | None = Field(None, description="Region, where the file names none.")
+    account_id: str | None = Field(None, pattern=r"^\d{12}$", description="Account, where the file names none.")
+    endpoint_url: str | None = Field(None, description="Endpoint of every AWS service, where the file names none.")
+    state: str = Field(
+        "sqlite:///./.esm/state.db",
+        description="Where positions are kept: `sqlite:///absolute/path`, `sqlite:///./relative/path`, `memory://`.",
+    )
+    worker_id: str = Field(
+        default_factory=socket.gethostname, description="Name of this worker in leases and status; default: host name."
+    )
+    metrics_address: str = Field("127.0.0.1:9464", description="`host:port` of /metrics, /healthz, /readyz, /status.")
+    metrics_per_shard: bool = Field(default=False, description="Adds the label `shard` to the gauges of streams.")
+    shutdown_grace_s: float = Field(30, gt=0, le=3600, description="Seconds that a graceful stop may take.")
+    sqs_wait_s: int = Field(20, ge=0, le=20, description="Seconds of SQS long polling.")
+    buffer_bytes_max: int = Field(
+        512 * _MIB, ge=32 * _MIB, description="Bytes of records that the process may hold; at least 32 MiB."
+    )
+    checkpoint_interval_s: float = Field(
+        0, ge=0, le=60, description="Seconds between two stored positions of a shard; 0: as they come."
+    )
+    kinesis_reads_per_s: float = Field(
+        2, gt=0, le=5, description="GetRecords a second and shard while records come; AWS allows 5 to all readers."
+    )
+    kinesis_idle_reads_per_s: float = Field(1, gt=0, le=5, description="The same while none come.")
+    dynamodb_reads_per_s: float = Field(
+        4, gt=0, le=4, description="GetRecords a second and shard of a DynamoDB stream while records come; each costs."
+    )
+    dynamodb_idle_reads_per_s: float = Field(1, gt=0, le=4, description="The same while none come.")
+    host_concurrency: int = Field(
+        10, ge=1, le=1000, description="Environments of a hosted function without ReservedConcurrentExecutions."
+    )
+    host_idle_s: float = Field(300, gt=0, description="Seconds after which an idle environment ends.")
+    host_directory: str | None = Field(
+        None, description="Folder for the runtime client and the register of environments; default: beside the state."
+    )
+    function_aws_access_key_id: str | None = Field(None, description="AWS_ACCESS_KEY_ID that hosted functions get.")
+    function_aws_secret_access_key: str | None = Field(
+        None, repr=False, description="AWS_SECRET_ACCESS_KEY that hosted functions get."
+    )
+    function_aws_session_token: str | None = Field(
+        None, repr=False, description="AWS_SESSION_TOKEN that hosted functions get."
+    )
+    function_aws_endpoint_url: str | None = Field(None, description="AWS_ENDPOINT_URL that hosted functions get.")
+    strict: bool = Field(default=False, description="Refuses to start while a source, function or destination fails.")
+    log_format: Literal["text", "json"] = Field("text", description="`text` for people, `json` for machines.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("metrics_address")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        _host_port(value)
+        return value
+
+    @model_validator(mode="after")
+    def _grace(self) -> "Settings":
+        least = self.sqs_wait_s + DRAIN_MARGIN_S
+        if self.shutdown_grace_s < least:
+            msg = (
+                f"ESM_SHUTDOWN_GRACE_S={self.shutdown_grace_s:g} is too short: a receive that is under way ends after"
+                f" up to ESM_SQS_WAIT_S={self.sqs_wait_s}; use {least} or more, or a shorter ESM_SQS_WAIT_S"
+            )
+            raise ValueError(msg)
+        return self
+
+    @property
+    def metrics_host_port(self) -> tuple[str, int]:
+        """`metrics_address`, taken apart."""
+        return _host_port(self.metrics_address)
+
+    @property
+    def function_environment(self) -> dict[str, str]:
+        """What hosted functions get of AWS: nothing, unless it was given for them."""
+        given = {
+            "AWS_ACCESS_KEY_ID": self.function_aws_access_key_id,
+            "AWS_SECRET_ACCESS_KEY": self.function_aws_secret_access_key,
+            "AWS_SESSION_TOKEN": self.function_aws_session_token,
+            "AWS_ENDPOINT_URL": self.function_aws_endpoint_url,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def load_settings(environ: Mapping[str, str], overrides: Mapping[str, Any]) -> Settings:
+    """The settings of `environ`, `overrides` (by field name) first. Raises: ConfigurationRefused with all problems."""
+    problems = [_unknown(name) for name in sorted(environ) if _is_unknown(name)]
+    given: dict[str, Any] = {
+        name: environ[PREFIX + name.upper()] for name in Settings.model_fields if PREFIX + name.upper() in environ
+    }
+    try:
+        settings = Settings.model_validate({**given, **overrides})
+    except ValidationError as error:
+        problems += [_problem(detail, given) for detail in error.errors()]
+    if problems:
+        raise ConfigurationRefused(problems)
+    return settings
+
+
+def settings_table() -> str:
+    """The README's table."""
+    rows = ["| variable | default | what it is |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default_factory or field.default is None else f"`{_shown(field.default)}`"
+        rows.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(rows)
+
+
+def _shown(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _is_unknown(name: str) -> bool:
+    if not name.startswith(PREFIX) or _KUBERNETES.fullmatch(name):
+        return False
+    return name.removeprefix(PREFIX).lower() not in Settings.model_fields
+
+
+def _unknown(name: str) -> Problem:
+    known = [PREFIX + field.upper() for field in Settings.model_fields]
+    near = difflib.get_close_matches(name, known, n=1)
+    remedy = f"did you mean {near[0]}?" if near else "remove it; the README lists the settings"
+    return Problem("environment", name, None, f"no such setting: {remedy}")
+
+
+def _problem(detail: Any, given: Mapping[str, Any]) -> Problem:  # noqa: ANN401 - pydantic's dict
+    if not detail["loc"]:
+        return Problem("environment", "", None, str(detail["msg"]).removeprefix("Value error, "))
+    field = str(detail["loc"][0])
+    info = Settings.model_fields[field]
+    value = given.get(field) if info.repr else "***"
+    text = str(detail["msg"]).removeprefix("Value error, ")
+    return Problem("environment", PREFIX + field.upper(), value, f"{text}. {info.description}")
+
+
+def _host_port(address: str) -> tuple[str, int]:
+    host, separator, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not separator or not host or not port.isdigit() or int(port) > 65_535:  # noqa: PLR2004 - the last port
+        msg = "it must be host:port, such as 127.0.0.1:9464 or [::1]:9464"
+        raise ValueError(msg)
+    return host, int(port)
+
+
+def state_folder(settings: Settings) -> Path:
+    """The folder beside the state in which the daemon may keep files of its own."""
+    if settings.host_directory:
+        return Path(settings.host_directory).absolute()
+    if settings.state.startswith("sqlite:///"):
+        path = settings.state.removeprefix("sqlite:///")
+        return Path(path if path.startswith("./") else "/" + path.lstrip("/")).absolute().parent / "host"
+    return Path("/tmp").absolute() / f"esm-{settings.worker_id}"  # noqa: S108 - made with mode 0700 by the host
