@@ -1,0 +1,79 @@
+# What a newcomer types. Each target does all set-up by itself, once: the environment in .venv, servers in .servers.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format servers constraints clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+SERVERS := .servers
+MINISTACK := 1.5.33
+KINESALITE := 3.3.3
+# Branch coverage of the rules and of the loops that act on them, in per cent.
+COVERAGE := 95
+
+SUITABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
+	if $$name -c '$(SUITABLE)' 2>/dev/null; then echo $$name; break; fi; done)
+
+help: ## say what there is
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+demo: $(VENV)/.local ## the whole thing on an embedded local AWS, until Ctrl-C
+	@$(BIN)/esm demo $(if $(SECONDS_MAX),--seconds $(SECONDS_MAX))
+
+test: $(VENV)/.dev servers ## every test; those of servers that cannot be installed are skipped, and said so
+	$(BIN)/pytest --cov=esm.rules --cov=esm.runtime --cov-branch --cov-report=term:skip-covered \
+		--cov-fail-under=$(COVERAGE)
+
+check: $(VENV)/.dev ## format, lint, types, and the rules of the house
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check --output-format concise .
+	$(BIN)/mypy --strict esm
+	$(BIN)/pytest -q tests/test_tidy.py
+
+format: $(VENV)/.dev ## write the code as the formatter wants it
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix --output-format concise .
+
+servers: $(SERVERS)/ministack/.ready ## the servers that tests talk to: ministack, and kinesalite where there is npm
+	@if command -v node >/dev/null && command -v npm >/dev/null; then $(MAKE) --no-print-directory $(SERVERS)/node/.ready; \
+	elif [ "$$REQUIRE_SERVERS" = 1 ]; then echo "make: Node.js and npm are needed (REQUIRE_SERVERS=1)" >&2; exit 1; \
+	else echo "make: no Node.js and npm here: the tests that need kinesalite are skipped" >&2; fi
+
+constraints: $(VENV)/.uv ## pin the newest versions that pyproject.toml allows
+	$(BIN)/python -m venv --clear $(SERVERS)/newest
+	$(BIN)/uv pip install --quiet --python $(SERVERS)/newest/bin/python --editable '.[local,dev]' uv
+	{ echo "# Exact versions for every set-up, written by 'make constraints'."; \
+	  $(BIN)/uv pip freeze --quiet --python $(SERVERS)/newest/bin/python --exclude-editable | grep -v '^pip=='; } > constraints.txt
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) $(SERVERS) build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+# pip resolves for minutes what uv resolves in seconds: pip installs uv, uv installs the rest.
+$(VENV)/.uv: constraints.txt
+	@[ -n "$(PYTHON)" ] || { echo "make: no Python 3.11 or newer with venv on the PATH: install one, or say" \
+		"'make PYTHON=/path/to/python3 ...'" >&2; exit 1; }
+	@$(PYTHON) -c '$(SUITABLE)' || { echo "make: PYTHON=$(PYTHON) cannot be used: Python 3.11 or newer with venv" \
+		"and ensurepip is needed" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	@touch $@
+
+$(VENV)/.local: $(VENV)/.uv pyproject.toml
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[local]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.uv pyproject.toml
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[local,dev]'
+	@touch $@ $(VENV)/.local
+
+# Apart from .venv: it pins botocore exactly, and beside aiobotocore an older version would be taken.
+$(SERVERS)/ministack/.ready: $(VENV)/.uv
+	$(BIN)/python -m venv --clear $(SERVERS)/ministack
+	$(BIN)/uv pip install --quiet --python $(SERVERS)/ministack/bin/python ministack==$(MINISTACK)
+	@touch $@
+
+$(SERVERS)/node/.ready:
+	@mkdir -p $(@D)
+	cd $(@D) && npm install --no-audit --no-fund --no-save --loglevel=error --prefix . kinesalite@$(KINESALITE)
+	@touch $@

@@ -1,0 +1,47 @@
+"""Servers as fixtures, one of each for a whole test run: tests name their own queues, streams and tables in them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+
+import pytest
+
+from tests import servers
+
+
+@pytest.fixture(scope="session")
+def ministack() -> Iterator[str]:
+    """ministack's endpoint; skipped where it is not installed, unless REQUIRE_SERVERS=1."""
+    yield from _served(servers.ministack())
+
+
+@pytest.fixture(scope="session")
+def kinesalite() -> Iterator[str]:
+    """kinesalite's endpoint; tests that use it are marked `node`."""
+    yield from _served(servers.kinesalite())
+
+
+@pytest.fixture(scope="session")
+def moto_url() -> Iterator[str]:
+    """moto's endpoint."""
+    yield from _served(servers.moto())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever uses a Node.js server is marked so, also where its author forgot."""
+    for item in items:
+        if "kinesalite" in getattr(item, "fixturenames", ()):
+            item.add_marker("node")
+
+
+def _served(server: AbstractContextManager[str]) -> Iterator[str]:
+    try:
+        url = server.__enter__()
+    except servers.ServerMissing as missing:
+        if os.environ.get("REQUIRE_SERVERS") == "1":
+            pytest.fail(f"{missing} (REQUIRE_SERVERS=1: nothing may be skipped)", pytrace=False)
+        pytest.skip(str(missing))
+    try:
+        yield url
+    finally:
+        server.__exit__(None, None, None)
