@@ -1,7 +1,7 @@
 """Servers as fixtures, one of each for a whole test run: tests name their own queues, streams and tables in them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager
 
 import pytest
@@ -34,11 +34,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("node")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With REQUIRE_SERVERS=1, a test of a Node.js server that is skipped, for whatever reason, has failed."""
+    report = yield
+    is_skipped = report.skipped and not hasattr(report, "wasxfail")
+    if is_skipped and _servers_are_required() and item.get_closest_marker("node"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and REQUIRE_SERVERS=1 allows no skipping: {report.longreprtext}"
+    return report
+
+
+def _servers_are_required() -> bool:
+    return os.environ.get("REQUIRE_SERVERS") == "1"
+
+
 def _served(server: AbstractContextManager[str]) -> Iterator[str]:
     try:
         url = server.__enter__()
     except servers.ServerMissing as missing:
-        if os.environ.get("REQUIRE_SERVERS") == "1":
+        if _servers_are_required():
             pytest.fail(f"{missing} (REQUIRE_SERVERS=1: nothing may be skipped)", pytrace=False)
         pytest.skip(str(missing))
     try:
