@@ -111,7 +111,7 @@ class Daemon:
             )  # fmt: skip
             adapters = make_adapters(settings, self._configuration, telemetry)
             stack.push_async_callback(adapters.aclose)
-            await adapters.host.end_leftovers()
+            adapters.host.end_leftovers()
             supervisor = Supervisor(
                 around, lambda plan, observation: adapters.build(around, plan, observation)
             )  # fmt: skip
@@ -197,7 +197,7 @@ def make_adapters(settings: Settings, configuration: Configuration, telemetry: T
     )
     host = Host(
         directory=state_folder(settings), concurrency_default=settings.host_concurrency, telemetry=telemetry,
-        region=configuration.region, account_id=configuration.account_id, idle_s=settings.host_idle_s,
+        idle_s=settings.host_idle_s,
         function_environment=settings.function_environment,
     )  # fmt: skip
     return Adapters(sessions, host, telemetry, settings)

@@ -142,6 +142,10 @@ class Destination(Protocol):
         """Deliver one notice. Raises: OperatorNeeded, Unavailable: the caller tries again."""
         ...
 
+    async def check(self) -> None:
+        """Ask whether it is there, without sending. Raises: OperatorNeeded, Unavailable."""
+        ...
+
 
 class Store(Protocol):
     """Compare-and-swap over small values. A version is never used again for a key, also after delete.

@@ -34,6 +34,13 @@ class SqsQueue:
                 raise
             await self._send(document)
 
+    async def check(self) -> None:
+        """See `ports.Destination`."""
+        client = await self._sessions.client("sqs", self._arn.region)
+        await self._sessions.control(
+            client, "get_queue_url", QueueName=self._arn.name, QueueOwnerAWSAccountId=self._arn.account
+        )
+
     async def _send(self, document: bytes) -> None:
         client = await self._sessions.client("sqs", self._arn.region)
         if self._url is None:
