@@ -110,9 +110,11 @@ def check_successor(before: Configuration, after: Configuration) -> None:
                 validation.check_change(old[mapping.uuid], mapping)
             except RequestRefused as error:
                 problems.append(Problem(str(after.files[0]), f"mappings[{index}]", None, str(error)))
-    for name in ("region", "account_id", "endpoint_url", "endpoints"):
-        if getattr(before, name) != getattr(after, name):
-            problems.append(Problem(str(after.files[0]), name, None, "cannot change while the daemon runs: restart it"))
+    problems += [
+        Problem(str(after.files[0]), name, None, "cannot change while the daemon runs: restart it")
+        for name in ("region", "account_id", "endpoint_url", "endpoints")
+        if getattr(before, name) != getattr(after, name)
+    ]
     if problems:
         raise ConfigurationRefused(problems)
 
