@@ -16,10 +16,10 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python
 	if $$name -c '$(SUITABLE)' 2>/dev/null; then echo $$name; break; fi; done)
 
 help: ## say what there is
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: $(VENV)/.local ## the whole thing on an embedded local AWS, until Ctrl-C
-	@$(BIN)/esm demo $(if $(SECONDS_MAX),--seconds $(SECONDS_MAX))
+demo: $(VENV)/.local ## the whole thing on an embedded local AWS, until Ctrl-C or ARGS='--seconds 60'
+	@$(BIN)/esm demo $(ARGS)
 
 test: $(VENV)/.dev servers ## every test; those of servers that cannot be installed are skipped, and said so
 	$(BIN)/pytest --cov=esm.rules --cov=esm.runtime --cov-branch --cov-report=term:skip-covered \

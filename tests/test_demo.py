@@ -274,3 +274,17 @@ def test_the_configuration_names_a_handler_for_each_of_its_functions():
 
     assert set(functions) == set(SOURCES)
     assert all((path.parent / function["CodeUri"] / "app.py").is_file() for function in functions.values())
+
+
+@pytest.mark.timeout(180)
+def test_the_whole_demo_loses_nothing_though_the_daemon_is_killed_halfway():
+    answer = subprocess.run(
+        [sys.executable, "-m", "esm", "demo", "--seconds", "8"],
+        cwd=ROOT, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert "the daemon was killed with SIGKILL" in answer.stdout
+    assert "the daemon has ended with status 0" in answer.stdout
+    assert answer.stdout.endswith("Every record was taken, or given up to its destination.\n")
+    assert answer.stderr == ""
