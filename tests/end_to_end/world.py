@@ -22,7 +22,7 @@ REGION = "us-east-1"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": REGION}
 RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
 
-HANDLER = '''
+HANDLER = """
 import base64, json, os, time
 
 def note(**entry):
@@ -50,7 +50,7 @@ def handler(event, context):
     note(taken=[[data.get("key"), data["id"]] for data, item in found if item not in bad],
          counts=[record.get("attributes", {}).get("ApproximateReceiveCount") for record in event["Records"]])
     return {"batchItemFailures": [{"itemIdentifier": item} for item in bad]}
-'''
+"""
 
 
 def client(service: str, url: str) -> Any:
