@@ -22,7 +22,7 @@ demo: $(VENV)/.local ## the whole thing on an embedded local AWS, until Ctrl-C o
 	@$(BIN)/esm demo $(ARGS)
 
 test: $(VENV)/.dev servers ## every test; those of servers that cannot be installed are skipped, and said so
-	$(BIN)/pytest --cov=esm.rules --cov=esm.runtime --cov-branch --cov-report=term:skip-covered \
+	$(BIN)/pytest --cov=esm/rules --cov=esm/runtime --cov-branch --cov-report=term:skip-covered \
 		--cov-fail-under=$(COVERAGE)
 
 check: $(VENV)/.dev ## format, lint, types, and the rules of the house
