@@ -30,6 +30,9 @@ from esm.runtime.surroundings import Signal, Stop, Surroundings
 RECEIVERS = 5
 """Receivers at first. Source: lambda.md 2.1."""
 
+IDLE_RECEIVERS = 2
+"""Receivers that wait at a quiet queue: each long poll costs a request, and bytes that others could use."""
+
 RECEIVE_COUNT_MAX = 10
 """Messages of one ReceiveMessage."""
 
@@ -54,6 +57,7 @@ class QueueRunner:
         self._invoker = Invoker(around, target, self._gate, observation)
         self._deleter = Deleter(around, source, observation)
         self._receiving = 0
+        self._is_quiet = False
         self._received = Signal()
         self._broke = Signal()
         self._oldest: dict[int, Instant] = {}
@@ -110,6 +114,7 @@ class QueueRunner:
         failures = 0
         while not self.stop.is_set:
             with self.stop.interruptible() as waiting:
+                await self._wait_traffic()
                 await self._target.wait_free()
                 await self._gate.enter()
             if waiting.cancelled_caught:
@@ -124,6 +129,11 @@ class QueueRunner:
             if error is not None:
                 report(self._observation, "source", error)
             failures = await pause_after(self._around, self.stop, error, failures)
+
+    async def _wait_traffic(self) -> None:
+        """Return when the queue has been busy, or few enough receivers wait at it."""
+        while self._is_quiet and self._receiving >= IDLE_RECEIVERS:
+            await self._received.wait()
 
     async def _receive_and_settle(self, number: int) -> EsmError | None:
         left: list[Message] = []
@@ -179,6 +189,7 @@ class QueueRunner:
         try:
             messages = await self._source.receive(count, max(0, wait_s))
             size = sum([len(message.event) for message in messages])
+            self._is_quiet = not messages
         finally:
             self._receiving -= 1
             self._received.notify()

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+import urllib.request
 
 from tests import servers
 from tests.end_to_end.world import Queue, World, wait_for
@@ -89,7 +90,5 @@ def test_an_unknown_setting_refuses_the_start(world: World) -> None:
 
 
 def _metrics(world: World) -> str:
-    import urllib.request
-
     with urllib.request.urlopen(f"{world.metrics_url}/metrics", timeout=5) as answer:
         return answer.read().decode()

@@ -1,6 +1,7 @@
 """SQS end to end, against ministack."""
 
 import http.server
+import json
 import signal
 import threading
 import time
@@ -132,8 +133,6 @@ class answering:  # noqa: N801 - reads as a sentence
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                import json
-
                 events.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
                 self.send_response(200)
                 self.send_header("Content-Length", "2")
