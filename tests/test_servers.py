@@ -32,7 +32,9 @@ def test_moto_answers_for_sqs(moto_url):
 def test_kinesalite_answers_for_kinesis(kinesalite):
     client("kinesis", kinesalite).create_stream(StreamName="served", ShardCount=1)
 
-    assert client("kinesis", kinesalite).list_streams()["StreamNames"] == ["served"]
+    summary = client("kinesis", kinesalite).describe_stream_summary(StreamName="served")
+
+    assert summary["StreamDescriptionSummary"]["StreamName"] == "served"
 
 
 def test_kinesalite_listens_on_loopback_alone(kinesalite):
