@@ -189,7 +189,9 @@ class _Mappings:
         self._wall = wall
 
     def all(self) -> tuple[tuple[Mapping, ...], dict[str, Function]]:
-        section = self._document.value.get("mappings") or []
+        section = self._document.value.get("mappings")
+        if section is None:
+            return (), {}
         if not isinstance(section, list):
             self._document.problem("mappings", None, "must be a list")
             return (), {}
@@ -251,7 +253,8 @@ class _Mappings:
         key, _, qualifier = name.partition(":")
         function = self._known.get(key)
         if function is None:
-            if key not in (self._document.value.get("functions") or {}):
+            section = self._document.value.get("functions")
+            if not isinstance(section, dict) or key not in section:
                 keys = ", ".join(self._known) or "none"
                 text = f"is no key of functions: (there are: {keys}) and no ARN: define it, or give the full ARN"
                 self._document.problem(place, name, text)

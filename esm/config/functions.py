@@ -144,7 +144,7 @@ class _Entry:
         if url and (not urlsplit(url).hostname or "@" in urlsplit(url).netloc):
             self._say("Url", None, "must be http(s)://host[:port][/path], without user and password")
         protocol = self._members.get("Protocol")
-        if protocol in {"web-adapter", "http"}:
+        if protocol in ("web-adapter", "http"):
             self._say("Protocol", protocol, "is not supported by this version of esm: use rie")
         elif protocol != "rie":
             self._say("Protocol", protocol, "is needed: rie (AWS's base images and their emulator)")

@@ -59,6 +59,7 @@ def mapping_of(request: Table[str, Any], *, uuid: str, function_arn: Arn, wall: 
 
     Raises: RequestRefused, with AWS's text where AWS has one.
     """
+    request = {name: value for name, value in request.items() if value is not None}
     ranges.check(request)
     source, kind = _source(request)
     _refuse_unsupported(request)

@@ -32,6 +32,8 @@ class FileLock:
 
     def release(self) -> None:
         """Let another process have it."""
+        with suppress(OSError):
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # a child between fork and exec may hold a copy
         os.close(self._descriptor)
 
 

@@ -1,0 +1,96 @@
+"""AWS's literal texts and exception names. Source: wire-shapes.md 4.7, lambda.md 11.11."""
+
+from typing import Any
+
+import pytest
+
+from esm.errors import RequestRefused
+from esm.model.arn import Arn
+from esm.model.clocks import UnixTime
+from esm.model.mapping import Mapping
+from esm.rules import validation
+
+FUNCTION = Arn.parse("arn:aws:lambda:us-east-1:111111111111:function:f")
+QUEUE = "arn:aws:sqs:us-east-1:111111111111:q"
+STREAM = "arn:aws:kinesis:us-east-1:111111111111:stream/s"
+TABLE = "arn:aws:dynamodb:us-east-1:111111111111:table/t/stream/2025-11-25T15:47:03.123"
+INVALID, FAILED = "InvalidParameterValueException", "ValidationException"
+FIELD = "1 validation error detected: Value '{}' at '{}' failed to satisfy constraint: Member must {}"
+
+
+def made(uuid: str = "u", **request: Any) -> Mapping:
+    request = {"FunctionName": "f", **request}
+    return validation.mapping_of(request, uuid=uuid, function_arn=FUNCTION, wall=UnixTime(1_800_000_000))
+
+
+@pytest.mark.parametrize(
+    ("request_", "exception", "text"),
+    [
+        ({}, INVALID, "Unrecognized event source."),
+        (
+            {"EventSourceArn": QUEUE, "BatchSize": 11}, INVALID,
+            "Maximum batch window in seconds must be greater than 0 if maximum batch size is greater than 10",
+        ),
+        (
+            {"EventSourceArn": STREAM}, INVALID,
+            "1 validation error detected: Value null at 'startingPosition' failed to satisfy constraint: Member must not"
+            " be null.",
+        ),
+        (
+            {"EventSourceArn": STREAM, "StartingPosition": "invalid"}, FAILED,
+            FIELD.format("invalid", "startingPosition", "satisfy enum value set: [LATEST, AT_TIMESTAMP, TRIM_HORIZON]"),
+        ),
+        (
+            {"EventSourceArn": TABLE, "StartingPosition": "AT_TIMESTAMP", "StartingPositionTimestamp": 1}, INVALID,
+            f"Unsupported starting position for arn type: {TABLE}",
+        ),
+        (
+            {"EventSourceArn": QUEUE, "DestinationConfig": {"OnFailure": {"Destination": QUEUE}}}, INVALID,
+            "Unsupported DestinationConfig parameter for given event source mapping type.",
+        ),
+        (
+            {
+                "EventSourceArn": STREAM, "StartingPosition": "LATEST",
+                "DestinationConfig": {"OnSuccess": {"Destination": QUEUE}},
+            }, INVALID,
+            "Unsupported DestinationConfig parameter for given event source mapping type.",
+        ),
+        (
+            {"EventSourceArn": QUEUE, "BatchSize": 0}, FAILED,
+            FIELD.format(0, "batchSize", "have value greater than or equal to 1"),
+        ),
+        (
+            {"EventSourceArn": STREAM, "ParallelizationFactor": 11}, FAILED,
+            FIELD.format(11, "parallelizationFactor", "have value less than or equal to 10"),
+        ),
+    ],
+)  # fmt: skip
+def test_a_refusal_is_worded_as_on_aws(request_: dict[str, Any], exception: str, text: str) -> None:
+    with pytest.raises(RequestRefused) as caught:
+        made(**request_)
+    assert (caught.value.exception, caught.value.status, str(caught.value)) == (exception, 400, text)
+
+
+def test_a_queue_that_hides_messages_too_briefly_is_refused_as_on_aws() -> None:
+    with pytest.raises(RequestRefused) as caught:
+        validation.check_timeout(60, 30)
+    assert str(caught.value) == "Queue visibility timeout: 30 seconds is less than Function timeout: 60 seconds"
+    validation.check_timeout(30, 30)
+
+
+def test_duplicates_are_refused_as_on_aws() -> None:
+    queue, stream = made(EventSourceArn=QUEUE), made("v", EventSourceArn=STREAM, StartingPosition="LATEST")
+    errors = validation.check_unique([queue, queue, stream, stream])
+    assert [(error.exception, error.status) for error in errors] == [("ResourceConflictException", 409)] * 2
+    update = "Please update or delete the existing mapping with UUID"
+    assert [str(error) for error in errors] == [
+        f'An event source mapping with SQS arn (" {QUEUE} ") and function (" f ") already exists. {update} u',
+        f'The event source arn (" {STREAM} ") and function (" f ") provided mapping already exists. {update} v',
+    ]
+
+
+def test_several_functions_may_read_one_stream() -> None:
+    other = Arn.parse("arn:aws:lambda:us-east-1:111111111111:function:g")
+    request = {"FunctionName": "g", "EventSourceArn": STREAM, "StartingPosition": "LATEST"}
+    second = validation.mapping_of(request, uuid="w", function_arn=other, wall=UnixTime(0))
+    assert not validation.check_unique([made(EventSourceArn=STREAM, StartingPosition="LATEST"), second])

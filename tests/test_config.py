@@ -1,0 +1,247 @@
+"""Configuration files: what they become, and every problem in one go."""
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from esm import config
+from esm.config import Configuration
+from esm.errors import ConfigurationRefused
+from esm.model.clocks import UnixTime
+from esm.model.function import HostedFunction, LambdaFunction, UrlFunction
+from esm.settings import Settings, load_settings
+
+ROOT = Path(__file__).resolve().parents[1]
+QUEUE = "arn:aws:sqs:us-east-1:000000000000:q"
+STREAM = "arn:aws:kinesis:us-east-1:000000000000:stream/s"
+BASE: dict[str, Any] = {
+    "region": "us-east-1", "account_id": "000000000000",
+    "functions": {"f": {"Url": "http://127.0.0.1:1", "Protocol": "rie", "Timeout": 3}},
+}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "code").mkdir()
+    return tmp_path
+
+
+def load(folder: Path, text: str | dict[str, Any], **environ: str) -> Configuration:
+    path = folder / "esm.yaml"
+    path.write_text(text if isinstance(text, str) else yaml.safe_dump(text))
+    return config.load(path, environ, load_settings({}, {}), UnixTime(1_800_000_000))
+
+
+def problems(folder: Path, text: str | dict[str, Any], **environ: str) -> list[str]:
+    with pytest.raises(ConfigurationRefused) as caught:
+        load(folder, text, **environ)
+    return [f"{problem.path}: {problem.text}" for problem in caught.value.problems]
+
+
+def hosted(**more: Any) -> dict[str, Any]:
+    return {**BASE, "functions": {"h": {"Runtime": "python3.11", "Handler": "a.b", "CodeUri": "code", **more}}}
+
+
+def test_a_hosted_function_has_lambdas_defaults(folder: Path) -> None:
+    function = load(folder, hosted()).functions["h"]
+    assert isinstance(function, HostedFunction)
+    assert (function.timeout_s, function.memory_mb, function.reserved_concurrency) == (3, 128, None)
+    assert function.code == str(folder / "code")
+    assert str(function.arn) == "arn:aws:lambda:us-east-1:000000000000:function:h"
+    assert function.role == "arn:aws:iam::000000000000:role/h"
+
+
+def test_a_mapping_of_a_key_a_key_with_latest_and_an_arn(folder: Path) -> None:
+    other = "arn:aws:lambda:us-east-1:111122223333:function:other:live"
+    found = load(folder, {**BASE, "mappings": [
+        {"FunctionName": "f", "EventSourceArn": QUEUE},
+        {"FunctionName": "f:$LATEST", "EventSourceArn": QUEUE + "2"},
+        {"FunctionName": other, "EventSourceArn": QUEUE},
+        {"FunctionName": "arn:aws:lambda:us-east-1:000000000000:function:f", "EventSourceArn": QUEUE + "3"},
+    ]})  # fmt: skip
+    functions = [found.function_of(mapping) for mapping in found.mappings]
+    assert [type(function) for function in functions] == [UrlFunction, UrlFunction, LambdaFunction, UrlFunction]
+    assert [mapping.function_arn.qualifier for mapping in found.mappings] == [None, "$LATEST", "live", None]
+
+
+def test_the_uuid_is_that_of_the_unqualified_function_and_the_source(folder: Path) -> None:
+    arn = "arn:aws:lambda:us-east-1:000000000000:function:f"
+    (mapping,) = load(folder, {**BASE, "mappings": [{"FunctionName": "f:$LATEST", "EventSourceArn": QUEUE}]}).mappings
+    assert mapping.uuid == str(uuid.uuid5(uuid.NAMESPACE_URL, f"{arn}|{QUEUE}"))
+    given_uuid = "12345678-1234-1234-1234-1234567890AB"
+    one = {"FunctionName": "f", "EventSourceArn": QUEUE, "UUID": given_uuid}
+    assert load(folder, {**BASE, "mappings": [one]}).mappings[0].uuid == given_uuid.lower()
+
+
+def test_variables_defaults_files_and_literals_are_substituted(folder: Path) -> None:
+    (folder / "secret").write_text("s3cret\n")
+    text = """
+region: ${REGION}
+account_id: "${ACCOUNT:-000000000000}"
+functions:
+  h:
+    Runtime: python3.11
+    Handler: a.b
+    CodeUri: code
+    Timeout: ${TIMEOUT:-30}
+    Environment: {Variables: {AA: "${file:secret}", BB: "$${X}", CC: "${EMPTY:-x}"}}
+"""
+    function = load(folder, text, REGION="eu-west-1", EMPTY="").functions["h"]
+    assert isinstance(function, HostedFunction)
+    assert function.timeout_s == 30
+    assert dict(function.environment) == {"AA": "s3cret", "BB": "${X}", "CC": "x"}
+
+
+def test_an_unset_variable_is_refused_by_name(folder: Path) -> None:
+    texts = problems(folder, "region: ${NOPE}\naccount_id: '000000000000'\n")
+    assert "region: the variable NOPE is not set: set it, or give a default, ${NOPE:-value}" in texts
+
+
+def test_a_substituted_value_is_never_shown(folder: Path) -> None:
+    with pytest.raises(ConfigurationRefused) as caught:
+        load(folder, "region: us-east-1\naccount_id: ${SECRET}\n", SECRET="hush-hush")
+    assert "hush" not in str(caught.value)
+    assert "${SECRET}" in str(caught.value)
+
+
+def test_a_substituted_value_brings_no_structure_along(folder: Path) -> None:
+    found = load(folder, {**BASE, "endpoint_url": "${URL}"}, URL="http://x # {a: b}")
+    assert found.endpoint_url == "http://x # {a: b}"
+
+
+def test_every_problem_comes_in_one_go(folder: Path) -> None:
+    texts = problems(folder, {
+        "regoin": "x", "region": "us-east-1", "account_id": 12,
+        "functions": {"f": {"Url": "ftp://x"}, "g": {"Runtime": "nodejs20.x", "Handler": "x y", "CodeUri": "nope"}},
+        "mappings": [{"FunctionName": "nobody", "EventSourceArn": QUEUE, "BatchSize": 0}],
+    })  # fmt: skip
+    for text in (
+        "regoin: is unknown: did you mean region?", "account_id: was read as a number", "functions.f.Url: must be",
+        "functions.f.Protocol: is needed", "functions.f.Timeout: is needed", "functions.g.Runtime: must be",
+        "functions.g.CodeUri: there is no folder", "mappings[0].FunctionName: is no key of functions:",
+        "mappings[0]: 1 validation error detected",
+    ):  # fmt: skip
+        assert any(found.startswith(text) for found in texts), (text, texts)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a: [", "is not YAML"),
+        ("region: a\nregion: b\n", "stands twice, in lines 1 and 2"),
+        ("- a\n", "must be a table"),
+        ("? [a]\n: b\n", "a key must be a plain word"),
+        ("functions: 5\n", "must be a table"),
+        ("mappings: {}\n", "must be a list"),
+        ("connections: {}\n", "is not supported by this version"),
+    ],
+)
+def test_a_file_of_the_wrong_shape_says_what_is_wrong(folder: Path, text: str, problem: str) -> None:
+    assert any(problem in found for found in problems(folder, text))
+
+
+@pytest.mark.parametrize(
+    ("members", "problem"),
+    [
+        ({"Timeout": "3"}, "without quotes"), ({"Timeout": 901}, "1 to 900"), ({"MemorySize": 64}, "128 to 10240"),
+        ({"Environment": {"Variables": {"AWS_REGION": "x"}}}, "reserved"),
+        ({"Environment": {"Variables": {"A_B": 5}}}, "put it in quotes"),
+        ({"Environment": {"Variables": {"1A": "x"}}}, "begins with a letter"),
+        ({"Environment": {"Variables": {"AB": "x" * 4096}}}, "at most 4096"),
+        ({"Environment": ["x"]}, "must be {Variables"), ({"Layers": []}, "is not supported for this kind"),
+        ({"Role": "me"}, "must be a role's ARN"), ({"Handlr": "x"}, "did you mean Handler?"),
+        ({"Url": "http://x"}, "exactly one of"),
+    ],
+)  # fmt: skip
+def test_a_wrong_member_of_a_function_is_named_with_its_remedy(
+    folder: Path, members: dict[str, Any], problem: str
+) -> None:
+    assert any(problem in found for found in problems(folder, hosted(**members)))
+
+
+def test_a_hosted_function_has_no_version(folder: Path) -> None:
+    (text,) = problems(folder, {**BASE, "mappings": [{"FunctionName": "f:live", "EventSourceArn": QUEUE}]})
+    assert "use $LATEST" in text
+
+
+def test_one_function_and_source_may_stand_once(folder: Path) -> None:
+    one = {"FunctionName": "f", "EventSourceArn": QUEUE}
+    (text,) = problems(folder, {**BASE, "mappings": [one, one]})
+    assert 'An event source mapping with SQS arn (" ' + QUEUE in text
+
+
+def test_a_stream_without_any_limit_is_warned_about(folder: Path) -> None:
+    one = {"FunctionName": "f", "EventSourceArn": STREAM, "StartingPosition": "LATEST"}
+    assert len(load(folder, {**BASE, "mappings": [one]}).warnings) == 1
+    assert not load(folder, {**BASE, "mappings": [{**one, "MaximumRetryAttempts": 1}]}).warnings
+
+
+def test_source_and_starting_position_may_not_change_under_one_uuid(folder: Path) -> None:
+    fixed = {"FunctionName": "f", "UUID": str(uuid.uuid4()), "StartingPosition": "LATEST", "EventSourceArn": STREAM}
+    before = load(folder, {**BASE, "mappings": [fixed]})
+    for change in ({"EventSourceArn": STREAM + "2"}, {"StartingPosition": "TRIM_HORIZON"}):
+        with pytest.raises(ConfigurationRefused, match="cannot change"):
+            config.check_successor(before, load(folder, {**BASE, "mappings": [{**fixed, **change}]}))
+    config.check_successor(before, load(folder, {**BASE, "mappings": [{**fixed, "BatchSize": 5}]}))
+
+
+def test_a_change_of_any_file_that_was_read_changes_the_digest(folder: Path) -> None:
+    (folder / "part").write_text("000000000000")
+    found = load(folder, "region: us-east-1\naccount_id: '${file:part}'\n")
+    before = config.digest(found.files)
+    (folder / "part").write_text("000000000001")
+    assert config.digest(found.files) != before
+
+
+@pytest.mark.parametrize("name", ["local.yaml", "aws.yaml"])
+def test_the_examples_are_complete(name: str) -> None:
+    path = ROOT / "config" / name
+    found = config.load(path, {}, Settings(), UnixTime(1_800_000_000))
+    assert found.mappings
+    assert not [warning for warning in found.warnings]
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3), max_leaves=6,
+)  # fmt: skip
+places = st.sampled_from([
+    "region", "account_id", "endpoint_url", "endpoints", "functions", "mappings", "functions.f", "functions.f.Timeout",
+    "functions.f.Url", "functions.f.Protocol", "functions.f.Role", "mappings.0", "mappings.0.FunctionName",
+    "mappings.0.EventSourceArn", "mappings.0.BatchSize", "mappings.0.Enabled", "mappings.0.DestinationConfig",
+    "mappings.0.DestinationConfig.OnFailure", "mappings.0.ScalingConfig", "mappings.0.UUID",
+    "mappings.0.FunctionResponseTypes", "mappings.0.StartingPosition", "mappings.0.StartingPositionTimestamp",
+    "mappings.0.FilterCriteria", "mappings.0.Tags",
+])  # fmt: skip
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(place=places, value=values)
+def test_no_value_at_any_place_brings_anything_but_a_refusal(folder: Path, place: str, value: Any) -> None:
+    mapping = {"FunctionName": "f", "EventSourceArn": STREAM, "StartingPosition": "LATEST", "DestinationConfig": {}}
+    document: Any = yaml.safe_load(yaml.safe_dump({**BASE, "mappings": [mapping]}))
+    *path, last = place.split(".")
+    at = document
+    for step in path:
+        at = at[int(step) if step.isdigit() else step]
+    at[int(last) if last.isdigit() else last] = value
+    try:
+        load(folder, yaml.safe_dump(document))
+    except ConfigurationRefused as refusal:
+        assert refusal.problems
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.text())
+def test_no_text_brings_anything_but_a_refusal(folder: Path, text: str) -> None:
+    path = folder / "esm.yaml"
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    try:
+        config.load(path, {}, load_settings({}, {}), UnixTime(0))
+    except ConfigurationRefused as refusal:
+        assert refusal.problems
