@@ -4,13 +4,23 @@ Source: lambda.md 3.1, 11.11; wire-shapes.md 4.7.
 """
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import aiohttp
 import botocore.exceptions as boto
+import msgspec
+from botocore.parsers import ResponseParserError
 
 from esm.errors import EsmError, OperatorNeeded, PositionLost, ShardGone, Unavailable
 
 HTTP_SERVER_ERROR = 500
+
+NOT_IMPLEMENTED = 501
+"""The one answer above 500 that no waiting mends: the server does not have this operation."""
+
+PASSING_STATUSES = frozenset({408, 425, 429})
+"""Below 500, and yet nobody's mistake: a proxy says so without a code of AWS."""
 
 TEXT_MAX = 400
 """Characters of an error's text: some servers answer whole pages."""
@@ -25,7 +35,11 @@ _BY_CODE: dict[str, type[EsmError]] = {
     "TrimmedDataAccessException": PositionLost,
     "ProvisionedThroughputExceededException": Unavailable,
     "LimitExceededException": Unavailable,
+    "ResourceInUseException": Unavailable,
+    "ExpiredNextTokenException": Unavailable,
     "KMSThrottlingException": Unavailable,
+    "KMS.ThrottlingException": Unavailable,
+    "KmsThrottled": Unavailable,
     "ThrottlingException": Unavailable,
     "Throttling": Unavailable,
     "ThrottledException": Unavailable,
@@ -46,10 +60,11 @@ _BY_CODE: dict[str, type[EsmError]] = {
     "RequestTimeout": Unavailable,
     "RequestTimeoutException": Unavailable,
     "RequestExpired": Unavailable,
-    "ExpiredToken": Unavailable,
-    "ExpiredTokenException": Unavailable,
 }
-"""Codes that the daemon recovers from by itself; every other 4xx needs an operator."""
+"""Codes that the daemon recovers from by itself; every other 4xx needs an operator.
+
+So does an expired token: what can be refreshed is refreshed before that, by the SDK.
+"""
 
 NO_QUEUE = frozenset(
     {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "NonExistentQueue", "QueueDoesNotExistException"}
@@ -63,8 +78,33 @@ NETWORK = (
 )  # fmt: skip
 """Nothing was answered."""
 
-UNREADABLE = (boto.BotoCoreError, ValueError, KeyError)
+UNREADABLE = (boto.BotoCoreError, ResponseParserError, ValueError, KeyError)
 """Something was answered that is not the service's language."""
+
+_MISREAD = (msgspec.MsgspecError, KeyError, ValueError, TypeError, AttributeError)
+
+
+@contextmanager
+def taking_apart(operation: str, service: str) -> Iterator[None]:
+    """Around the code that takes an answer apart: what it does not find, or cannot read, is Unavailable.
+
+    Only for such code: within it, a mistake of ours would look like one of the server.
+    """
+    try:
+        yield
+    except _MISREAD as error:
+        raise Unavailable(unreadable(operation, service, error)) from error
+
+
+def unreadable(operation: str, service: str, error: Exception) -> str:
+    """The text of an answer that is not what the service would say."""
+    return f"{operation}: the answer is not {service}'s: {type(error).__name__}: {error}"[:TEXT_MAX]
+
+
+def code_behind(error: EsmError) -> str:
+    """AWS's code of the answer that an error was made of; empty where there was no answer."""
+    cause = error.__cause__
+    return code_of(cause) if isinstance(cause, boto.ClientError) else ""
 
 
 def code_of(error: boto.ClientError) -> str:
@@ -78,10 +118,12 @@ def translated(error: boto.ClientError, operation: str) -> EsmError:
     code = code_of(error)
     message = " ".join(str(error.response.get("Error", {}).get("Message", "") or "no message").split())[:TEXT_MAX]
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if status == NOT_IMPLEMENTED:
+        return OperatorNeeded(f"{operation}: the server does not have this operation: {message}")
     kind = _BY_CODE.get(code)
     if kind is not None:
         return kind(f"{operation}: {code}: {message}")
-    if status >= HTTP_SERVER_ERROR:
+    if status >= HTTP_SERVER_ERROR or status in PASSING_STATUSES:
         return Unavailable(f"{operation}: {status} {code}: {message}")
     if code in NO_QUEUE:
         return OperatorNeeded(

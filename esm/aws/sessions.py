@@ -4,6 +4,7 @@ The SDK's own retries are off: one retry system a path. Connections send TCP kee
 option does not bring about, or a long synchronous invocation dies behind a NAT and runs twice.
 """
 
+import asyncio
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -48,22 +49,26 @@ class Sessions:
         self._session: Any = AioSession()
         self._session.register_component("response_parser_factory", RawParserFactory())
         self._clients: dict[tuple[str, str, float], Any] = {}
+        self._making = asyncio.Lock()
         self._stack = AsyncExitStack()
 
     async def client(self, service: str, region: str | None = None, *, read_timeout_s: float = READ_TIMEOUT_S) -> Any:  # noqa: ANN401 - aiobotocore makes clients at run time
         """The client of a service. Raises: OperatorNeeded (region, endpoint or profile make no sense)."""
         key = (service, region or self.region, read_timeout_s)
-        if key not in self._clients:
+        async with self._making:
+            if key not in self._clients:
+                self._clients[key] = await self._made(*key)
+        return self._clients[key]
+
+    async def _made(self, service: str, region: str, read_timeout_s: float) -> Any:  # noqa: ANN401
+        try:
             context = self._session.create_client(
-                service, region_name=key[1], endpoint_url=self._endpoints.get(service, self._endpoint_url),
+                service, region_name=region, endpoint_url=self._endpoints.get(service, self._endpoint_url),
                 config=_config(read_timeout_s),
             )  # fmt: skip
-            try:
-                made = await self._stack.enter_async_context(context)
-            except (boto.BotoCoreError, ValueError) as error:
-                raise OperatorNeeded(f"a client of {service} in {key[1]} cannot be made: {error}") from error
-            self._clients.setdefault(key, made)
-        return self._clients[key]
+            return await self._stack.enter_async_context(context)
+        except (boto.BotoCoreError, ValueError) as error:
+            raise OperatorNeeded(f"a client of {service} in {region} cannot be made: {error}") from error
 
     async def call(self, client: Any, operation: str, **parameters: object) -> dict[str, Any]:  # noqa: ANN401
         """One call, counted; its failure in the daemon's words.
@@ -84,13 +89,13 @@ class Sessions:
             ) from error
         except boto.ParamValidationError as error:
             self.on_request(service, name, "refused")
-            raise OperatorNeeded(f"{name}: {error}") from error
+            raise OperatorNeeded(f"{name}: {' '.join(str(error).split())}") from error
         except failures.NETWORK as error:
             self.on_request(service, name, "unreachable")
             raise Unavailable(f"{name}: {type(error).__name__}: {error}") from error
         except failures.UNREADABLE as error:
             self.on_request(service, name, "unreadable")
-            raise Unavailable(f"{name}: the answer is not {service}'s: {type(error).__name__}") from error
+            raise Unavailable(failures.unreadable(name, service, error)) from error
         self.on_request(service, name, "ok")
         return answer
 

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from esm.aws.failures import IteratorExpired
-from esm.errors import Unavailable
+from esm.errors import EsmError, PositionLost, Unavailable
 from esm.model.position import AfterSequence, Position
 from esm.model.record import Read
 
@@ -41,12 +41,20 @@ class Cursor:
         try:
             found = await self._read(limit)
         except IteratorExpired:
-            self._iterator = None
-            found = await self._read(limit)
+            found = await self._reopened(limit)
+        except PositionLost:
+            if isinstance(self._position, AfterSequence):
+                raise
+            found = await self._reopened(
+                limit
+            )  # the oldest record left while we pointed at it: nothing of ours is lost
         except Unavailable:
             self._failures += 1
             if self._failures >= FAILURES_MAX:
                 self._iterator = None
+            raise
+        except EsmError:
+            self._iterator = None  # it may be what was refused; the position decides at the next read
             raise
         self._failures = 0
         self._iterator = found.iterator
@@ -54,6 +62,10 @@ class Cursor:
         if records:
             self._position = AfterSequence(records[-1].sequence, records[-1].arrived_at)
         return found.read
+
+    async def _reopened(self, limit: int) -> Slice:
+        self._iterator = None
+        return await self._read(limit)
 
     async def _read(self, limit: int) -> Slice:
         if self._iterator is None:

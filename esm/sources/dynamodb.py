@@ -4,17 +4,20 @@ Source: wire-shapes.md 2.3; lambda.md 3.1, 3.2, 11.6.
 """
 
 import math
+import time
 import zlib
 from typing import Any
 
+import anyio
 import msgspec
 
+from esm.aws.failures import code_behind, taking_apart
 from esm.aws.raw import BODY
 from esm.aws.sessions import Sessions
-from esm.errors import OperatorNeeded, PositionLost, ShardGone, Unavailable
+from esm.errors import EsmError, OperatorNeeded, PositionLost, ShardGone
 from esm.model.arn import Arn
 from esm.model.clocks import UnixTime
-from esm.model.position import AfterSequence, AtTimestamp, Position, Shard, StreamFacts
+from esm.model.position import AfterSequence, AtTimestamp, Position, Shard, StreamFacts, TrimHorizon
 from esm.model.record import Read, StreamRecord
 from esm.sources.cursor import Cursor, Slice
 
@@ -28,6 +31,12 @@ READ_BYTES_MAX = 4 * 1024 * 1024
 
 RETENTION_S = 86_400
 
+SKIPS_MAX = 10
+"""Reads in a row that may bring nothing but records from before the start, until the caller has its turn again."""
+
+_NO_SUCH_PARAMETER = frozenset({"SerializationException", "ValidationException", "UnknownParameterException"})
+"""How servers that do not know `ShardFilter` refuse it."""
+
 _encode = msgspec.json.encode
 _NONE = msgspec.Raw(b"")
 
@@ -35,23 +44,18 @@ _NONE = msgspec.Raw(b"")
 class _Change(msgspec.Struct):
     Keys: msgspec.Raw
     SequenceNumber: str
-    ApproximateCreationDateTime: float = 0.0
+    ApproximateCreationDateTime: float | None = None
     NewImage: msgspec.Raw = _NONE
     OldImage: msgspec.Raw = _NONE
     SizeBytes: int = 0
     StreamViewType: str = ""
 
 
-class _Identity(msgspec.Struct, rename="pascal"):
-    type: str = ""
-    principal_id: str = ""
-
-
 class _Record(msgspec.Struct):
     eventID: str
     eventName: str
     dynamodb: _Change
-    userIdentity: _Identity | None = None
+    userIdentity: dict[str, str] | None = None
 
 
 class _Records(msgspec.Struct):
@@ -75,7 +79,7 @@ class DynamoDBStream:
         self._sessions = sessions
         self._serves_children = True
         self._tail = b"".join([b'},"eventSourceARN":', _encode(str(arn)), b"}"])
-        self._source = b'","eventVersion":"1.1","eventSource":"aws:dynamodb","awsRegion":' + _encode(arn.region)
+        self._source = b',"eventVersion":"1.1","eventSource":"aws:dynamodb","awsRegion":' + _encode(arn.region)
         self.reads_per_s_busy = reads_per_s_busy
         self.reads_per_s_idle = reads_per_s_idle
 
@@ -90,7 +94,7 @@ class DynamoDBStream:
         after: dict[str, str] = {}
         while True:
             description = await self._describe(**after)
-            found += [_shard(shard) for shard in description.get("Shards", [])]
+            found += _shards(description)
             last = description.get("LastEvaluatedShardId")
             if not last:
                 return found
@@ -99,21 +103,23 @@ class DynamoDBStream:
     async def exists(self, shard_id: str) -> bool:
         """GetShardIterator."""
         try:
-            await self._iterator(shard_id, None)
+            await self._iterator(shard_id, TrimHorizon())
         except ShardGone:
             return False
         return True
 
     async def children(self, shard_id: str) -> list[Shard] | None:
-        """DescribeStream with the CHILD_SHARDS filter; None where it is not served."""
+        """DescribeStream with the CHILD_SHARDS filter; None where it is refused, or ignored."""
         if not self._serves_children:
             return None
         try:
             description = await self._describe(ShardFilter={"Type": "CHILD_SHARDS", "ShardId": shard_id})
-        except (OperatorNeeded, ShardGone):
-            self._serves_children = False
+        except OperatorNeeded as error:
+            self._serves_children = code_behind(error) not in _NO_SUCH_PARAMETER
             return None
-        return [shard for shard in map(_shard, description.get("Shards", [])) if shard_id in shard.parents]
+        found = _shards(description)
+        self._serves_children = all(shard_id in shard.parents for shard in found)
+        return found if self._serves_children else None
 
     def open(self, shard_id: str, position: Position) -> Cursor:
         """A reader from `position` on; from a timestamp: from the oldest record, without those created before."""
@@ -123,11 +129,25 @@ class DynamoDBStream:
             return await self._iterator(shard_id, at)
 
         async def fetch(iterator: str, limit: int) -> Slice:
-            return await self._get_records(iterator, limit, created_from)
+            return await self._past_start(iterator, limit, created_from)
 
         return Cursor(position, locate, fetch)
 
-    async def _iterator(self, shard_id: str, position: Position | None) -> str:
+    async def _past_start(self, iterator: str, limit: int, created_from: float) -> Slice:
+        """One answer; several while all their records are from before the start: a caller would take them for idle."""
+        found, skipped = await self._get_records(iterator, limit, created_from)
+        for _ in range(SKIPS_MAX):
+            if found.read.records or not skipped or found.iterator is None:
+                break
+            await anyio.sleep(1 / self.reads_per_s_busy)
+            try:
+                found, skipped = await self._get_records(found.iterator, limit, created_from)
+            except EsmError:
+                break  # the next read meets it again, from here
+        return found
+
+    async def _iterator(self, shard_id: str, position: Position) -> str:
+        """Raises: ShardGone, PositionLost, OperatorNeeded, Unavailable."""
         where: dict[str, object] = {"ShardIteratorType": "TRIM_HORIZON"}
         if isinstance(position, AfterSequence):
             where = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": position.sequence}
@@ -136,31 +156,42 @@ class DynamoDBStream:
             answer = await self._sessions.control(
                 client, "get_shard_iterator", StreamArn=str(self._arn), ShardId=shard_id, **where
             )
-        except OperatorNeeded as error:
-            if isinstance(position, AfterSequence) and "ValidationException" in str(error):
-                raise PositionLost(f"shard {shard_id} does not know the record {position.sequence}") from error
+        except ShardGone:
+            await self.facts()  # says so if it is the whole stream that is gone: the code is the same
             raise
-        return str(answer["ShardIterator"])
+        except OperatorNeeded as error:
+            if isinstance(position, AfterSequence) and code_behind(error) == "ValidationException":
+                raise PositionLost(f"shard {shard_id} does not know the record {position.sequence}") from error
+            raise _spoken(error, self._arn) from error.__cause__
+        with taking_apart("GetShardIterator", "DynamoDB"):
+            return str(answer["ShardIterator"])
 
-    async def _get_records(self, iterator: str, limit: int, created_from: float) -> Slice:
+    async def _get_records(self, iterator: str, limit: int, created_from: float) -> tuple[Slice, int]:
+        """One answer without the records created before, and how many these were."""
         client = await self._sessions.client("dynamodbstreams", self._arn.region)
-        answer = await self._sessions.call(
-            client, "get_records", ShardIterator=iterator, Limit=min(limit, RECORDS_MAX)
-        )  # fmt: skip
         try:
+            answer = await self._sessions.call(
+                client, "get_records", ShardIterator=iterator, Limit=min(limit, RECORDS_MAX)
+            )  # fmt: skip
+        except ShardGone:
+            await self.facts()
+            raise
+        with taking_apart("GetRecords", "DynamoDB"):
             found = _records.decode(answer[BODY])
-            records = [self._record(r) for r in found.Records if r.dynamodb.ApproximateCreationDateTime >= created_from]
-        except msgspec.MsgspecError as error:
-            raise Unavailable(f"GetRecords: the answer is not DynamoDB's: {error}") from error
-        size = sum([len(record.event) for record in records])
-        return Slice(Read(records, size, None, found.NextShardIterator is None), found.NextShardIterator)
+            records = [record for record in map(self._record, found.Records) if record.arrived_at >= created_from]
+        read = Read(records, sum([len(record.event) for record in records]), None, found.NextShardIterator is None)
+        return Slice(read, found.NextShardIterator), len(found.Records) - len(records)
 
     def _record(self, record: _Record) -> StreamRecord:
         change = record.dynamodb
+        if not change.SequenceNumber.isdecimal():
+            raise ValueError("a sequence number is no number")
+        created_at = change.ApproximateCreationDateTime
+        if created_at is None:
+            created_at = time.time()  # or the record would count as too old from the first
         parts: list[bytes | msgspec.Raw] = [
-            b'{"eventID":', _encode(record.eventID), b',"eventName":"', record.eventName.encode(), self._source,
-            b',"dynamodb":{"ApproximateCreationDateTime":', _encode(change.ApproximateCreationDateTime),
-            b',"Keys":', change.Keys,
+            b'{"eventID":', _encode(record.eventID), b',"eventName":', _encode(record.eventName), self._source,
+            b',"dynamodb":{"ApproximateCreationDateTime":', _encode(created_at), b',"Keys":', change.Keys,
         ]  # fmt: skip
         for name, image in ((b',"NewImage":', change.NewImage), (b',"OldImage":', change.OldImage)):
             if len(bytes(image)) > len(b"null"):
@@ -169,13 +200,11 @@ class DynamoDBStream:
             b',"SequenceNumber":"', change.SequenceNumber.encode(), b'","SizeBytes":', _encode(change.SizeBytes),
             b',"StreamViewType":', _encode(change.StreamViewType),
         ]  # fmt: skip
-        if record.userIdentity is None:
-            parts.append(self._tail)
+        if record.userIdentity:
+            parts += [self._tail[:-1], b',"userIdentity":', _encode(_identity(record.userIdentity)), b"}"]
         else:
-            identity = {"type": record.userIdentity.type, "principalId": record.userIdentity.principal_id}
-            parts += [self._tail[:-1], b',"userIdentity":', _encode(identity), b"}"]
-        created_at = UnixTime(change.ApproximateCreationDateTime)
-        return StreamRecord(b"".join(parts), change.SequenceNumber, _lane_hash(change.Keys), created_at)
+            parts.append(self._tail)
+        return StreamRecord(b"".join(parts), change.SequenceNumber, _lane_hash(change.Keys), UnixTime(created_at))
 
     async def _describe(self, **parameters: object) -> dict[str, Any]:
         client = await self._sessions.client("dynamodbstreams", self._arn.region)
@@ -184,16 +213,27 @@ class DynamoDBStream:
                 client, "describe_stream", StreamArn=str(self._arn), **parameters
             )  # fmt: skip
         except ShardGone as error:
-            raise OperatorNeeded(f"Stream not found: {self._arn}") from error
+            raise OperatorNeeded(f"Stream not found: {self._arn}") from error.__cause__
         except OperatorNeeded as error:
-            raise _spoken(error, self._arn) from error
-        description: dict[str, Any] = answer["StreamDescription"]
-        return description
+            raise _spoken(error, self._arn) from error.__cause__
+        with taking_apart("DescribeStream", "DynamoDB"):
+            return dict(answer["StreamDescription"])
 
 
 def _lane_hash(keys: msgspec.Raw) -> int:
     named = _keys.decode(keys)
     return zlib.crc32(_encode(sorted((name, *value.items()) for name, value in named.items())))
+
+
+def _identity(told: dict[str, str]) -> dict[str, str]:
+    """As functions see it: the wire has `Type` and `PrincipalId`."""
+    lower = {name[:1].lower() + name[1:]: value for name, value in told.items()}
+    return {name: lower[name] for name in ("type", "principalId") if name in lower}
+
+
+def _shards(description: dict[str, Any]) -> list[Shard]:
+    with taking_apart("DescribeStream", "DynamoDB"):
+        return [_shard(listed) for listed in description.get("Shards", [])]
 
 
 def _shard(listed: dict[str, Any]) -> Shard:

@@ -9,12 +9,13 @@ from typing import Any
 
 import msgspec
 
+from esm.aws.failures import code_behind, taking_apart
 from esm.aws.raw import BODY
 from esm.aws.sessions import Sessions
-from esm.errors import OperatorNeeded, PositionLost, ShardGone, Unavailable
+from esm.errors import OperatorNeeded, PositionLost, ShardGone
 from esm.model.arn import Arn
 from esm.model.clocks import UnixTime
-from esm.model.position import AfterSequence, AtTimestamp, Position, Shard, StreamFacts
+from esm.model.position import AfterSequence, AtTimestamp, Position, Shard, StreamFacts, TrimHorizon
 from esm.model.record import ChildShard, Read, StreamRecord
 from esm.sources.cursor import Cursor, Slice
 
@@ -33,6 +34,11 @@ READ_BYTES_MAX = 10 * 1024 * 1024 * 4 // 3 + RECORDS_MAX * 512
 
 RETENTION_S = 86_400
 """Where the server does not say."""
+
+_NO_SUCH_PARAMETER = frozenset(
+    {"SerializationException", "ValidationException", "InvalidArgumentException", "InvalidParameterException"}
+)
+"""How servers that do not know `StreamARN` refuse it."""
 
 _encode = msgspec.json.encode
 
@@ -70,7 +76,6 @@ class KinesisStream:
         """`role`: the function's, for `invokeIdentityArn`."""
         self._arn = arn
         self._sessions = sessions
-        self._client: Any = None
         self._retention_s: float = RETENTION_S
         self._names: dict[str, str] = {"StreamName": arn.name, "StreamARN": str(arn)}
         names = (role, arn.region, str(arn))
@@ -82,28 +87,33 @@ class KinesisStream:
         self.reads_per_s_idle = reads_per_s_idle
 
     async def facts(self) -> StreamFacts:
-        """DescribeStreamSummary."""
+        """DescribeStreamSummary. A stream that is being deleted is not found any more."""
         answer = await self._stream_call("describe_stream_summary")
-        summary = answer["StreamDescriptionSummary"]
-        self._retention_s = float(summary.get("RetentionPeriodHours", 24)) * 3600
-        created = summary.get("StreamCreationTimestamp")
-        stamp = f"{created.timestamp():.3f}" if created is not None else ""
+        with taking_apart("DescribeStreamSummary", "Kinesis"):
+            summary = answer["StreamDescriptionSummary"]
+            self._retention_s = float(summary.get("RetentionPeriodHours", 24)) * 3600
+            created = summary.get("StreamCreationTimestamp")
+            stamp = f"{created.timestamp():.3f}" if created is not None else ""
+        if summary.get("StreamStatus") == "DELETING":
+            raise OperatorNeeded(f"Stream not found: {self._arn}")
         return StreamFacts(f"{self._arn}@{stamp}", self._retention_s)
 
     async def shards(self) -> list[Shard]:
         """ListShards, all pages."""
+        found: list[Shard] = []
         answer = await self._stream_call("list_shards", MaxResults=1000)
-        found = [_shard(shard) for shard in answer.get("Shards", [])]
-        while token := answer.get("NextToken"):
-            client = await self._sessions.client("kinesis", self._arn.region)
-            answer = await self._sessions.control(client, "list_shards", NextToken=token, MaxResults=1000)
-            found += [_shard(shard) for shard in answer.get("Shards", [])]
-        return found
+        while True:
+            with taking_apart("ListShards", "Kinesis"):
+                found += [_shard(shard) for shard in answer.get("Shards", [])]
+            token = answer.get("NextToken")
+            if not token:
+                return found
+            answer = await self._stream_call("list_shards", {}, NextToken=token, MaxResults=1000)
 
     async def exists(self, shard_id: str) -> bool:
         """GetShardIterator."""
         try:
-            await self._stream_call("get_shard_iterator", ShardId=shard_id, ShardIteratorType="TRIM_HORIZON")
+            await self._iterator(shard_id, TrimHorizon())
         except ShardGone:
             return False
         return True
@@ -125,36 +135,50 @@ class KinesisStream:
         return Cursor(position, locate, fetch)
 
     async def _iterator(self, shard_id: str, position: Position) -> str:
+        """Raises: ShardGone, PositionLost, OperatorNeeded, Unavailable."""
         match position:
             case AfterSequence(sequence, arrived_at):
-                if time.time() - arrived_at > self._retention_s:
+                if await self._has_expired(arrived_at):
                     raise PositionLost(f"shard {shard_id}: the record {sequence} is older than the stream's retention")
                 where: dict[str, object] = {
                     "ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": sequence,
                 }  # fmt: skip
-            case AtTimestamp(at):
+            case AtTimestamp(at):  # the SDK sends whole seconds, rounded down: up to a second more is read
                 where = {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": at}
             case _:
                 where = {"ShardIteratorType": "TRIM_HORIZON"}
         try:
-            answer = await self._stream_call("get_shard_iterator", ShardId=shard_id, **where)
+            answer = await self._named_call("get_shard_iterator", ShardId=shard_id, **where)
+        except ShardGone:
+            await self.facts()  # says so if it is the whole stream that is gone: the code is the same
+            raise
         except OperatorNeeded as error:
-            if isinstance(position, AfterSequence) and "InvalidArgumentException" in str(error):
+            if isinstance(position, AfterSequence) and code_behind(error) == "InvalidArgumentException":
                 raise PositionLost(f"shard {shard_id} does not know the record {position.sequence}") from error
             raise
-        return str(answer["ShardIterator"])
+        with taking_apart("GetShardIterator", "Kinesis"):
+            return str(answer["ShardIterator"])
+
+    async def _has_expired(self, arrived_at: UnixTime) -> bool:
+        """Whether a record is older than the retention, which may have been lengthened since it was last asked for."""
+        if time.time() - arrived_at <= self._retention_s:
+            return False
+        await self.facts()
+        return time.time() - arrived_at > self._retention_s
 
     async def _get_records(self, shard_id: str, iterator: str, limit: int) -> Slice:
         parameters: dict[str, object] = {"ShardIterator": iterator, "Limit": min(limit, RECORDS_MAX)}
         if "StreamARN" in self._names:
             parameters["StreamARN"] = self._names["StreamARN"]
         client = await self._sessions.client("kinesis", self._arn.region)
-        answer = await self._sessions.call(client, "get_records", **parameters)
         try:
+            answer = await self._sessions.call(client, "get_records", **parameters)
+        except ShardGone:
+            await self.facts()
+            raise
+        with taking_apart("GetRecords", "Kinesis"):
             found = _records.decode(answer[BODY])
-        except msgspec.MsgspecError as error:
-            raise Unavailable(f"GetRecords: the answer is not Kinesis's: {error}") from error
-        records = [self._record(shard_id.encode(), record) for record in found.Records]
+            records = [self._record(shard_id.encode(), record) for record in found.Records]
         behind_ms = found.MillisBehindLatest
         children = tuple(
             ChildShard(child.ShardId, tuple(child.ParentShards or ())) for child in found.ChildShards or ()
@@ -166,7 +190,11 @@ class KinesisStream:
         return Slice(read, found.NextShardIterator)
 
     def _record(self, shard_id: bytes, record: _Record) -> StreamRecord:
-        arrived_at = record.ApproximateArrivalTimestamp or 0.0
+        if not record.SequenceNumber.isdecimal():
+            raise ValueError("a sequence number is no number")
+        arrived_at = record.ApproximateArrivalTimestamp
+        if arrived_at is None:
+            arrived_at = time.time()  # or the record would count as too old from the first
         sequence = record.SequenceNumber.encode()
         event = b"".join([
             b'{"kinesis":{"kinesisSchemaVersion":"1.0","partitionKey":', _encode(record.PartitionKey),
@@ -177,20 +205,28 @@ class KinesisStream:
             event, record.SequenceNumber, zlib.crc32(record.PartitionKey.encode()), UnixTime(arrived_at)
         )
 
-    async def _stream_call(self, operation: str, **parameters: object) -> dict[str, Any]:
-        """A control call that names the stream, by ARN too where the server takes one."""
+    async def _stream_call(
+        self, operation: str, names: dict[str, str] | None = None, /, **parameters: object
+    ) -> dict[str, Any]:
+        """A call about the stream as a whole. Raises: OperatorNeeded, Unavailable."""
+        try:
+            return await self._named_call(operation, names, **parameters)
+        except ShardGone as error:
+            raise OperatorNeeded(f"Stream not found: {self._arn}") from error.__cause__
+
+    async def _named_call(
+        self, operation: str, names: dict[str, str] | None = None, /, **parameters: object
+    ) -> dict[str, Any]:
+        """A control call that names the stream, by ARN too where the server takes one; `names` replaces the names."""
+        sent = self._names if names is None else names
         client = await self._sessions.client("kinesis", self._arn.region)
         try:
-            return await self._sessions.control(client, operation, **self._names, **parameters)
+            return await self._sessions.control(client, operation, **sent, **parameters)
         except OperatorNeeded as error:
-            if "StreamARN" not in self._names or not _refuses_arn(str(error)):
-                raise _spoken(error, self._arn) from error
-        except ShardGone as error:
-            if "ShardId" in parameters and "tream" not in str(error).split("hard", 1)[0]:
-                raise
-            raise _absent(error, self._arn, is_shard="ShardId" in parameters) from error
-        del self._names["StreamARN"]
-        return await self._stream_call(operation, **parameters)
+            if "StreamARN" not in sent or not _refuses_arn(error):
+                raise _spoken(error, self._arn) from error.__cause__
+        self._names = {"StreamName": self._arn.name}
+        return await self._named_call(operation, **parameters)
 
 
 def _shard(listed: dict[str, Any]) -> Shard:
@@ -199,15 +235,8 @@ def _shard(listed: dict[str, Any]) -> Shard:
     return Shard(listed["ShardId"], parents, is_closed)
 
 
-def _refuses_arn(text: str) -> bool:
-    return "StreamARN" in text or "SerializationException" in text or "streamARN" in text
-
-
-def _absent(error: ShardGone, arn: Arn, *, is_shard: bool) -> ShardGone | OperatorNeeded:
-    """Either the shard or the whole stream is not there: both come under one code."""
-    if is_shard and "hard" in str(error).split(":", 1)[-1]:
-        return error
-    return OperatorNeeded(f"Stream not found: {arn}")
+def _refuses_arn(error: OperatorNeeded) -> bool:
+    return code_behind(error) in _NO_SUCH_PARAMETER and "streamarn" in str(error).lower()
 
 
 def _spoken(error: OperatorNeeded, arn: Arn) -> OperatorNeeded:

@@ -1,4 +1,4 @@
-"""SqsQueue: one standard queue. Messages become `"Records"` elements as they come in; a body is never parsed.
+"""SqsQueue: one queue. Messages become `"Records"` elements as they come in; a body is never parsed.
 
 Source: wire-shapes.md 2.1; lambda.md 2.1, 2.5, 2.6.
 """
@@ -10,9 +10,10 @@ from typing import Any
 import anyio
 import msgspec
 
+from esm.aws.failures import taking_apart
 from esm.aws.raw import BODY
 from esm.aws.sessions import Sessions
-from esm.errors import OperatorNeeded, Unavailable
+from esm.errors import OperatorNeeded
 from esm.model.arn import Arn
 from esm.model.clocks import Instant, UnixTime
 from esm.model.record import Message, QueueFacts
@@ -92,20 +93,24 @@ class SqsQueue:
             url = await self._sessions.control(
                 self._client, "get_queue_url", QueueName=self._arn.name, QueueOwnerAWSAccountId=self._arn.account
             )
-            self._url = url["QueueUrl"]
+            with taking_apart("GetQueueUrl", "SQS"):
+                self._url = str(url["QueueUrl"])
             answer = await self._sessions.control(
                 self._client, "get_queue_attributes", QueueUrl=self._url, AttributeNames=_ATTRIBUTES
             )
         except OperatorNeeded as error:
-            raise _spoken(error) from error
-        attributes = answer.get("Attributes", {})
+            raise _spoken(error) from error.__cause__
+        with taking_apart("GetQueueAttributes", "SQS"):
+            return self._facts(answer.get("Attributes", {}))
+
+    def _facts(self, attributes: dict[str, str]) -> QueueFacts:
         self._visibility_s = int(attributes.get("VisibilityTimeout", 30))
         message_bytes = int(attributes.get("MaximumMessageSize", MESSAGE_BYTES_MAX))
         self.read_bytes_max = 10 * (message_bytes + ENVELOPE_BYTES)
         return QueueFacts(
             visibility_s=self._visibility_s,
             message_bytes_max=message_bytes,
-            is_fifo=str(attributes.get("FifoQueue", "false")).lower() == "true",
+            is_fifo=attributes.get("FifoQueue", "false").lower() == "true",
             backlog=int(attributes.get("ApproximateNumberOfMessages", 0)),
         )
 
@@ -117,13 +122,11 @@ class SqsQueue:
                 WaitTimeSeconds=wait_s, MessageSystemAttributeNames=["All"], MessageAttributeNames=["All"],
             )  # fmt: skip
         except OperatorNeeded as error:
-            raise _spoken(error) from error
+            raise _spoken(error) from error.__cause__
         visible_at = Instant(anyio.current_time() + self._visibility_s - min(LATE_S, self._visibility_s / 10))
-        try:
+        with taking_apart("ReceiveMessage", "SQS"):
             found = _received.decode(answer[BODY] or b"{}").Messages or []
-        except msgspec.MsgspecError as error:
-            raise Unavailable(f"ReceiveMessage: the answer is not SQS's: {error}") from error
-        return [self._frame.message(message, visible_at) for message in found]
+            return [self._frame.message(message, visible_at) for message in found]
 
     async def delete(self, messages: Sequence[Message]) -> list[Message]:
         """One DeleteMessageBatch; an entry whose handle is not valid any more is settled."""
@@ -139,11 +142,10 @@ class SqsQueue:
             for index, message in enumerate(messages)
         ]
         answer = await self._sessions.call(self._client, operation, QueueUrl=self._url, Entries=entries)
-        try:
+        with taking_apart(operation, "SQS"):
             failed = _entries.decode(answer[BODY] or b"{}").Failed or []
-        except msgspec.MsgspecError as error:
-            raise Unavailable(f"{operation}: the answer is not SQS's: {error}") from error
-        return [messages[int(entry.Id)] for entry in failed if not _is_settled(entry)]
+        open_ids = {entry.Id for entry in failed if not _is_settled(entry)}
+        return [message for index, message in enumerate(messages) if str(index) in open_ids]
 
 
 class _Frame:
@@ -169,7 +171,7 @@ class _Frame:
             b',"body":', message.Body, b',"attributes":', _encode(attributes),
             b',"messageAttributes":', _message_attributes(message.MessageAttributes),
         ]  # fmt: skip
-        if message.MD5OfMessageAttributes:
+        if message.MessageAttributes and message.MD5OfMessageAttributes:
             parts += [b',"md5OfMessageAttributes":', _encode(message.MD5OfMessageAttributes)]
         elif self._says_null_md5:
             parts.append(b',"md5OfMessageAttributes":null')
@@ -180,7 +182,7 @@ class _Frame:
             message_id=message.MessageId,
             receipt_handle=message.ReceiptHandle,
             visible_at=visible_at,
-            sent_at=UnixTime(int(sent_ms) / 1000 if sent_ms.isdigit() else time.time()),
+            sent_at=UnixTime(int(sent_ms) / 1000 if sent_ms.isdecimal() else time.time()),
             group=attributes.get("MessageGroupId"),
         )
 
@@ -202,7 +204,7 @@ def _message_attribute(name: str, attribute: _Attribute) -> bytes:
 
 
 def _is_settled(entry: _Entry) -> bool:
-    return "ReceiptHandle" in entry.Code or entry.Code.endswith("InvalidParameterValue")
+    return "ReceiptHandle" in entry.Code or "InvalidParameterValue" in entry.Code
 
 
 def _spoken(error: OperatorNeeded) -> OperatorNeeded:
