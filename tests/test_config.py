@@ -203,7 +203,7 @@ def test_the_examples_are_complete(name: str) -> None:
     path = ROOT / "config" / name
     found = config.load(path, {}, Settings(), UnixTime(1_800_000_000))
     assert found.mappings
-    assert not [warning for warning in found.warnings]
+    assert not found.warnings
 
 
 values = st.recursive(

@@ -33,8 +33,7 @@ def made(uuid: str = "u", **request: Any) -> Mapping:
         ),
         (
             {"EventSourceArn": STREAM}, INVALID,
-            "1 validation error detected: Value null at 'startingPosition' failed to satisfy constraint: Member must not"
-            " be null.",
+            FIELD.format("null", "startingPosition", "not be null.").replace("'null'", "null"),
         ),
         (
             {"EventSourceArn": STREAM, "StartingPosition": "invalid"}, FAILED,
