@@ -1,7 +1,7 @@
 # What a newcomer types. Each target does all set-up by itself, once: the environment in .venv, servers in .servers.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format servers constraints clean
+.PHONY: help demo test check bench format servers constraints clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -30,6 +30,9 @@ check: $(VENV)/.dev ## format, lint, types, and the rules of the house
 	$(BIN)/ruff check --output-format concise .
 	$(BIN)/mypy --strict esm
 	$(BIN)/pytest -q tests/test_tidy.py
+
+bench: $(VENV)/.dev ## how fast, beside the bare loop, in one run; by hand, not a test
+	AWS_ACCESS_KEY_ID=bench AWS_SECRET_ACCESS_KEY=bench $(BIN)/python -m tests.bench.queue
 
 format: $(VENV)/.dev ## write the code as the formatter wants it
 	$(BIN)/ruff format .

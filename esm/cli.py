@@ -21,6 +21,9 @@ from esm.telemetry import Telemetry, set_up_logging
 WATCH_EVERY_S = 2.0
 """How often `esm status --watch` looks again."""
 
+PIPED_WIDTH = 300
+"""Columns of a table that does not go to a terminal: nothing is cut or folded for other programs."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The `esm` command."""
@@ -123,6 +126,8 @@ async def _show(settings: Settings, configuration: Configuration, *, as_json: bo
     store = await open_store(settings.state, exclusive=False, read_only=True)
     try:
         console = Console()
+        if not console.is_terminal:
+            console = Console(width=PIPED_WIDTH)
         if not watch:
             _print(await status.rows(store, configuration, settings.worker_id), console, as_json=as_json)
         while watch:

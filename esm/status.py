@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -52,7 +53,10 @@ def show(found: Sequence[Row], console: Console) -> None:
     """A table for people."""
     table = Table(box=None, pad_edge=False)
     for name in ("MAPPING", "FUNCTION", "SOURCE", "STATE", "LAST RESULT", "LAG", "IN FLIGHT", "SHARDS"):
-        table.add_column(name, justify="right" if name in {"LAG", "IN FLIGHT", "SHARDS"} else "left", overflow="fold")
+        is_number = name in {"LAG", "IN FLIGHT", "SHARDS"}
+        is_long = name == "LAST RESULT"
+        justify: Literal["left", "right"] = "right" if is_number else "left"
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=not is_long, min_width=20 if is_long else None)
     for row in found:
         table.add_row(*_cells(row))
     console.print(table)

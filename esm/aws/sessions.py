@@ -15,6 +15,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
+from esm import __version__
 from esm.aws import failures
 from esm.aws.raw import RawParserFactory
 from esm.errors import OperatorNeeded, Unavailable
@@ -134,6 +135,6 @@ def _config(read_timeout_s: float) -> AioConfig:
         read_timeout=read_timeout_s,
         max_pool_connections=CONNECTIONS_MAX,
         retries={"total_max_attempts": 1, "mode": "standard"},
-        parameter_validation=True,
-        user_agent_extra="esm",
+        parameter_validation=False,
+        user_agent=f"esm/{__version__}",  # botocore spends an eighth of a call on making its own
     )

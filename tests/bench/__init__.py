@@ -1,0 +1,1 @@
+"""How fast, against the bare loop, in one run. By hand: `make bench`."""

@@ -1,0 +1,106 @@
+"""The README tells the truth: its commands are run, its tables are those of the program."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from esm.destinations import sns as to_sns
+from esm.destinations import sqs as to_sqs
+from esm.rules import validation
+from esm.settings import settings_table
+from esm.sources import dynamodb, kinesis, sqs
+from esm.targets import aws_lambda
+from tests import servers
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+IAM: tuple[tuple[str, ModuleType], ...] = (
+    ("a mapping of an SQS queue", sqs),
+    ("a mapping of a Kinesis stream", kinesis),
+    ("a mapping of a DynamoDB stream", dynamodb),
+    ("a function in AWS Lambda", aws_lambda),
+    ("an SQS destination", to_sqs),
+    ("an SNS destination", to_sns),
+)
+
+
+def iam_table() -> str:
+    rows = ["| for | `Action` |", "|---|---|"]
+    for name, module in IAM:
+        rows.append(f"| {name} | {', '.join(f'`{action}`' for action in module.IAM_ACTIONS)} |")
+    return "\n".join(rows)
+
+
+def between(start: str, end: str) -> str:
+    assert start in README, f"the README lacks {start}"
+    text = README.split(start, 1)[1]
+    return text.split("-->\n", 1)[1].split(end, 1)[0].strip() if start.startswith("<!--") else text.split(end, 1)[0]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_table_of_settings_is_the_programs() -> None:
+    assert between("<!-- settings:", "<!-- end of settings -->") == settings_table()
+
+
+def test_the_policies_name_the_calls_that_the_adapters_make() -> None:
+    assert between("<!-- iam:", "<!-- end of iam -->") == iam_table()
+
+
+def test_every_parameter_of_a_mapping_stands_in_the_table() -> None:
+    table = between("## What works", "## Settings")
+    other = {"Topics", "Queues", "SourceAccessConfigurations", "KmsKeyArn"}
+    for name in validation.PARAMETERS - other:
+        if not name.endswith(("EventSource", "EventSourceConfig")):
+            assert name in table, name
+
+
+def test_every_metric_of_the_program_stands_in_the_readme() -> None:
+    source = (ROOT / "esm" / "telemetry.py").read_text()
+    for name in set(re.findall(r'"(esm_[a-z_]+)"', source)):
+        assert name in README, name
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"^make ([a-z]+)|`make ([a-z]+)`", README, re.MULTILINE)):
+        assert re.search(rf"^{''.join(target)}:", makefile, re.MULTILINE), target
+
+
+def test_every_file_that_is_linked_exists() -> None:
+    for link in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / link).exists(), link
+
+
+@pytest.mark.timeout(120)
+def test_the_tour_works_as_written(tmp_path: Path) -> None:
+    tour = between("## Five-minute tour", "## Configuration")
+    emulator, metrics = servers.free_port(), servers.free_port()
+    script = "set -m\n" + "\n".join(blocks(tour, "sh"))
+    script = script.replace("4566", str(emulator)).replace("9464", str(metrics))
+    script = script.replace(". .venv/bin/activate", f'export PATH="{Path(sys.executable).parent}:$PATH"')
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "ESM_METRICS_ADDRESS": f"127.0.0.1:{metrics}"}
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=100, check=False,
+        start_new_session=True,
+    )  # fmt: skip
+    output = done.stdout + done.stderr
+    for text in (
+        "tour/esm.yaml: 1 functions, 1 mappings, OK",
+        "AWS.SimpleQueueService.NonExistentQueue",
+        'line="took order 1 received 1 time(s)"',
+        "error_type=batchItemFailures",
+        "sqs:orders  Enabled  OK",
+        "esm_deleted_events_total{",
+        "exit status 0",
+    ):
+        assert text in output, (text, output)
+        assert text in README, text
