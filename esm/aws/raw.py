@@ -32,12 +32,15 @@ class _Parser:
     def __init__(self, parser: Any) -> None:  # noqa: ANN401
         self._parser = parser
 
-    async def parse(self, response: dict[str, Any], shape: Any) -> Any:  # noqa: ANN401
+    async def parse(self, response: dict[str, Any], shape: Any) -> dict[str, Any]:  # noqa: ANN401
         """The answer as botocore's clients want it. Raises: ResponseParserError."""
         try:
-            return await self._parser.parse(response, shape)
+            parsed = await self._parser.parse(response, shape)
         except (AttributeError, TypeError, LookupError, ValueError) as error:
             raise ResponseParserError(f"status {response.get('status_code')}, {type(error).__name__}") from error
+        if not isinstance(parsed, dict):
+            raise ResponseParserError(f"status {response.get('status_code')}, no object")
+        return parsed
 
 
 class RawParserFactory(AioResponseParserFactory):
