@@ -93,21 +93,23 @@ async def through_a_bare_loop(url: str, seconds: float) -> float:
     return count / seconds
 
 
-async def compare(seconds: float, rounds: int) -> None:
-    port = servers.free_port()
-    server = subprocess.Popen([sys.executable, "-m", "tests.bench.canned", str(port)])
-    try:
-        time.sleep(1.5)
-        url = f"http://127.0.0.1:{port}"
-        pairs = [(await through_esm(url, seconds), await through_a_bare_loop(url, seconds)) for _ in range(rounds)]
-    finally:
-        server.terminate()
-        server.wait()
+async def compare(url: str, seconds: float, rounds: int) -> None:
+    pairs = [(await through_esm(url, seconds), await through_a_bare_loop(url, seconds)) for _ in range(rounds)]
     ours, bare = (statistics.median(column) for column in zip(*pairs, strict=True))
     ratio = statistics.median(one / other for one, other in pairs)
     print(f"esm {ours:,.0f} messages/s, bare loop {bare:,.0f} messages/s, ratio {ratio:.2f} (medians of {rounds})")
 
 
+def main(seconds: float = 3.0, rounds: int = 5) -> None:
+    port = servers.free_port()
+    server = subprocess.Popen([sys.executable, "-m", "tests.bench.canned", str(port)])
+    try:
+        time.sleep(1.5)
+        anyio.run(compare, f"http://127.0.0.1:{port}", seconds, rounds)
+    finally:
+        server.terminate()
+        server.wait()
+
+
 if __name__ == "__main__":
-    seconds, rounds = (float(sys.argv[1]) if len(sys.argv) > 1 else 3.0), int(sys.argv[2]) if len(sys.argv) > 2 else 5
-    anyio.run(compare, seconds, rounds)
+    main(*(float(sys.argv[1]), int(sys.argv[2])) if len(sys.argv) > 2 else ())
