@@ -78,7 +78,7 @@ NETWORK = (
 )  # fmt: skip
 """Nothing was answered."""
 
-UNREADABLE = (boto.BotoCoreError, ResponseParserError, ValueError, KeyError)
+UNREADABLE = (boto.BotoCoreError, ResponseParserError, ValueError, KeyError, TypeError, AttributeError)
 """Something was answered that is not the service's language."""
 
 _MISREAD = (msgspec.MsgspecError, KeyError, ValueError, TypeError, AttributeError)
