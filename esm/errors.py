@@ -64,9 +64,12 @@ class Problem:
     """As given; None where there is none, or where it must not be shown."""
     text: str
     """What is wrong, and the remedy."""
+    line: int | None = None
+    """Where in the file, from 1; None where it has no lines."""
 
     def __str__(self) -> str:
-        where = ": ".join(part for part in (self.file, self.path) if part)
+        file = self.file if self.line is None else f"{self.file}:{self.line}"
+        where = ": ".join(part for part in (file, self.path) if part)
         shown = "" if self.value is None else f" = {self.value!r:.200}"
         return f"{where}{shown}: {self.text}"
 

@@ -1,7 +1,8 @@
 """Every `ESM_*` variable: type, unit, default, why. The one place that reads the environment.
 
 Law: an unknown `ESM_*` name is refused, because a misspelt one would be ignored otherwise; the names that Kubernetes
-makes from a Service called `esm` are passed over.
+makes from a Service called `esm` are passed over. A variable that is set but empty counts as not set: compose files
+and charts write such ones. Names are written in capitals.
 """
 
 import difflib
@@ -11,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AnyHttpUrl, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from esm.errors import ConfigurationRefused, Problem
 
@@ -22,6 +23,10 @@ DRAIN_MARGIN_S = 5
 
 _KUBERNETES = re.compile(r"ESM_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+_.*)?)")
 _MIB = 1024 * 1024
+_URL = TypeAdapter(AnyHttpUrl)
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):([0-9]{1,5})")
+_PORT_MAX = 65_535
+_STOPPING = {"sqs_wait_s", "shutdown_grace_s"}
 
 
 class Settings(BaseSettings):
@@ -61,7 +66,9 @@ class Settings(BaseSettings):
     host_concurrency: int = Field(
         10, ge=1, le=1000, description="Environments of a hosted function without ReservedConcurrentExecutions."
     )
-    host_idle_s: float = Field(300, gt=0, description="Seconds after which an idle environment ends.")
+    host_idle_s: float = Field(
+        300, gt=0, allow_inf_nan=False, description="Seconds after which an idle environment ends."
+    )
     host_directory: str | None = Field(
         None, description="Folder for the runtime client and the register of environments; default: beside the state."
     )
@@ -77,6 +84,18 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field("text", description="`text` for people, `json` for machines.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Nothing but what is given: `load_settings` has its environment as an argument."""
+        return (init_settings,)
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _upper(cls, value: object) -> object:
@@ -86,6 +105,21 @@ class Settings(BaseSettings):
     @classmethod
     def _address(cls, value: str) -> str:
         _host_port(value)
+        return value
+
+    @field_validator("endpoint_url", "function_aws_endpoint_url")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        if value is not None:
+            _check_url(value)
+        return value
+
+    @field_validator("state")
+    @classmethod
+    def _state(cls, value: str) -> str:
+        if value != "memory://" and not value.startswith("sqlite:///"):
+            msg = "it must be sqlite:///absolute/path, sqlite:///./relative/path or memory://"
+            raise ValueError(msg)
         return value
 
     @model_validator(mode="after")
@@ -118,14 +152,15 @@ class Settings(BaseSettings):
 
 def load_settings(environ: Mapping[str, str], overrides: Mapping[str, Any]) -> Settings:
     """The settings of `environ`, `overrides` (by field name) first. Raises: ConfigurationRefused with all problems."""
+    assert overrides.keys() <= Settings.model_fields.keys(), "an override names a field"
     problems = [_unknown(name) for name in sorted(environ) if _is_unknown(name)]
-    given: dict[str, Any] = {
-        name: environ[PREFIX + name.upper()] for name in Settings.model_fields if PREFIX + name.upper() in environ
-    }
+    given: dict[str, Any] = {field: value for name, field in _fields().items() if (value := environ.get(name))}
+    given |= overrides
     try:
-        settings = Settings.model_validate({**given, **overrides})
+        settings = Settings.model_validate(given)
     except ValidationError as error:
         problems += [_problem(detail, given) for detail in error.errors()]
+        problems += _of_the_rest(error, given)
     if problems:
         raise ConfigurationRefused(problems)
     return settings
@@ -140,6 +175,22 @@ def settings_table() -> str:
     return "\n".join(rows)
 
 
+def _fields() -> dict[str, str]:
+    return {PREFIX + field.upper(): field for field in Settings.model_fields}
+
+
+def _of_the_rest(error: ValidationError, given: Mapping[str, Any]) -> list[Problem]:
+    """Problems between settings, which pydantic does not look for while single ones are wrong."""
+    wrong = {str(detail["loc"][0]) for detail in error.errors() if detail["loc"]}
+    if not wrong or wrong & _STOPPING:
+        return []
+    try:
+        Settings.model_validate({name: value for name, value in given.items() if name not in wrong})
+    except ValidationError as between:
+        return [_problem(detail, given) for detail in between.errors()]
+    return []
+
+
 def _shown(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -147,12 +198,11 @@ def _shown(value: object) -> str:
 def _is_unknown(name: str) -> bool:
     if not name.startswith(PREFIX) or _KUBERNETES.fullmatch(name):
         return False
-    return name.removeprefix(PREFIX).lower() not in Settings.model_fields
+    return name not in _fields()
 
 
 def _unknown(name: str) -> Problem:
-    known = [PREFIX + field.upper() for field in Settings.model_fields]
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name.upper(), _fields(), n=1)
     remedy = f"did you mean {near[0]}?" if near else "remove it; the README lists the settings"
     return Problem("environment", name, None, f"no such setting: {remedy}")
 
@@ -162,18 +212,32 @@ def _problem(detail: Any, given: Mapping[str, Any]) -> Problem:  # noqa: ANN401 
         return Problem("environment", "", None, str(detail["msg"]).removeprefix("Value error, "))
     field = str(detail["loc"][0])
     info = Settings.model_fields[field]
-    value = given.get(field) if info.repr else "***"
+    value = given.get(field)
+    if not info.repr or "@" in str(value):
+        value = "***"  # a secret, or a URL with a password
     text = str(detail["msg"]).removeprefix("Value error, ")
     return Problem("environment", PREFIX + field.upper(), value, f"{text}. {info.description}")
 
 
 def _host_port(address: str) -> tuple[str, int]:
-    host, separator, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not separator or not host or not port.isdigit() or int(port) > 65_535:  # noqa: PLR2004 - the last port
+    match = _ADDRESS.fullmatch(address)
+    if match is None or int(match[2]) > _PORT_MAX:
         msg = "it must be host:port, such as 127.0.0.1:9464 or [::1]:9464"
         raise ValueError(msg)
-    return host, int(port)
+    return match[1].strip("[]"), int(match[2])
+
+
+def _check_url(text: str) -> None:
+    try:
+        url = _URL.validate_python(text)
+    except ValidationError:
+        url = None
+    if url is None or not url.host:
+        msg = "it must be a URL: http://host:port or https://host:port"
+        raise ValueError(msg)
+    if url.username is not None or url.password is not None:
+        msg = "it must be a URL without user and password"
+        raise ValueError(msg)
 
 
 def state_folder(settings: Settings) -> Path:

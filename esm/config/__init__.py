@@ -4,6 +4,7 @@ Problems of the file are collected and raised together; what is wrong with the w
 """
 
 import hashlib
+import re
 import uuid
 from collections.abc import Mapping as Table
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 
 from esm.config.document import Document, read
 from esm.config.functions import Where, function_arn, functions, suggestion
+from esm.config.urls import url_problem
 from esm.errors import ConfigurationRefused, Problem, RequestRefused
 from esm.model.arn import Arn
 from esm.model.clocks import UnixTime
@@ -24,6 +26,14 @@ SERVICES = ("sqs", "kinesis", "dynamodb", "dynamodbstreams", "lambda", "sns", "s
 
 KEYS = ("region", "account_id", "endpoint_url", "endpoints", "functions", "mappings")
 _NOT_YET = ("connections", "defaults", "RoleArn")
+_ACCOUNT = re.compile(r"[0-9]{12}")
+_REGION = re.compile(r"[a-z0-9-]+")
+_UUID = re.compile(r"[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
+_PARTITIONS = {
+    "cn-": "aws-cn", "us-gov-": "aws-us-gov", "eusc-": "aws-eusc", "us-iso-": "aws-iso", "us-isob-": "aws-iso-b",
+    "eu-isoe-": "aws-iso-e", "us-isof-": "aws-iso-f",
+}  # fmt: skip
+"""By the beginning of a region's name; every other region belongs to `aws`."""
 
 
 class Defaults(Protocol):
@@ -121,26 +131,29 @@ def check_successor(before: Configuration, after: Configuration) -> None:
 
 def partition_of(region: str) -> str:
     """The partition that a region belongs to."""
-    if region.startswith("cn-"):
-        return "aws-cn"
-    return "aws-us-gov" if region.startswith("us-gov-") else "aws"
+    return next((name for start, name in _PARTITIONS.items() if region.startswith(start)), "aws")
 
 
 def _where(document: Document, defaults: Defaults) -> Where:
-    region = document.value.get("region", defaults.region)
-    if not isinstance(region, str) or not region:
+    region = document.value.get("region")
+    region = defaults.region if region is None else document.text("region", region)
+    if not isinstance(region, str) or not _REGION.fullmatch(region):
         document.problem("region", region, "is needed, such as us-east-1 (or set ESM_REGION)")
         region = "us-east-1"
-    account_id = document.value.get("account_id", defaults.account_id)
+    account_id = document.value.get("account_id")
+    account_id = defaults.account_id if account_id is None else document.text("account_id", account_id)
     if isinstance(account_id, int):
-        document.problem("account_id", account_id, "was read as a number: put its twelve digits in quotes")
-    elif not isinstance(account_id, str) or len(account_id) != 12 or not account_id.isdigit():  # noqa: PLR2004
+        written = document.written.get("account_id", account_id)
+        document.problem("account_id", written, "was read as a number: put its twelve digits in quotes")
+    elif not isinstance(account_id, str) or not _ACCOUNT.fullmatch(account_id):
         document.problem("account_id", account_id, "is needed: twelve digits in quotes (or set ESM_ACCOUNT_ID)")
     return Where(partition_of(region), region, str(account_id))
 
 
 def _endpoints(document: Document) -> dict[str, str]:
-    endpoints = document.value.get("endpoints") or {}
+    endpoints = document.value.get("endpoints")
+    if endpoints is None:
+        return {}
     if not isinstance(endpoints, dict):
         document.problem("endpoints", endpoints, "must be a table: a service, then its URL")
         return {}
@@ -153,10 +166,12 @@ def _endpoints(document: Document) -> dict[str, str]:
 
 
 def _url(document: Document, path: str, value: object) -> str | None:
+    """A URL; None where there is none: an empty one, such as an unset `${ENDPOINT:-}` leaves, is none."""
     if value is None or value == "":
         return None
-    if not isinstance(value, str) or not value.startswith(("http://", "https://")):
-        document.problem(path, value, "must be a URL: http://host:port")
+    problem = url_problem(value) if isinstance(value, str) else "must be a URL: http://host:port"
+    if not isinstance(value, str) or problem is not None:
+        document.problem(path, value, str(problem))
         return None
     return value
 
@@ -195,15 +210,17 @@ class _Mappings:
         if not isinstance(section, list):
             self._document.problem("mappings", None, "must be a list")
             return (), {}
+        places: list[str] = []
         found: list[Mapping] = []
         functions_by_mapping: dict[str, Function] = {}
         for index, request in enumerate(section):
             made = self._one(request, f"mappings[{index}]")
             if made is not None:
+                places.append(f"mappings[{index}]")
                 found.append(made[0])
                 functions_by_mapping[made[0].uuid] = made[1]
-        for error in validation.check_unique(found):
-            self._document.problem("mappings", None, str(error))
+        for index, error in validation.check_unique(found):
+            self._document.problem(places[index], None, str(error))
         return tuple(found), functions_by_mapping
 
     def _one(self, request: Any, path: str) -> tuple[Mapping, Function] | None:  # noqa: ANN401
@@ -213,35 +230,18 @@ class _Mappings:
         before = len(self._document.problems)
         _only(self._document, request, (*sorted(validation.PARAMETERS), "UUID"), path)
         target = self._function(request.get("FunctionName"), path)
+        given = request.get("UUID")
+        if given is not None and not (isinstance(given, str) and _UUID.fullmatch(given)):
+            self._document.problem(f"{path}.UUID", given, "is no UUID: use the form of `uuidgen`, or leave it out")
+        for finding in validation.findings(request, self._wall):
+            if finding.member != "FunctionName":
+                place = f"{path}.{finding.member}"
+                self._document.problem(place, _at(request, finding.member), str(finding.error))
         if target is None or len(self._document.problems) > before:
-            self._probe(request, path)
             return None
         arn, function = target
-        try:
-            made_uuid = self._uuid(request, arn)
-            mapping = validation.mapping_of(request, uuid=made_uuid, function_arn=arn, wall=self._wall)
-        except RequestRefused as error:
-            self._document.problem(path, None, str(error))
-            return None
-        return mapping, function
-
-    def _probe(self, request: dict[str, Any], path: str) -> None:
-        """Look at the rest too when the function's name is wrong: every problem in one go."""
-        arn = self._where.function_arn("unknown")
-        request = {name: value for name, value in request.items() if name in validation.PARAMETERS}
-        try:
-            validation.mapping_of({**request, "FunctionName": "unknown"}, uuid="", function_arn=arn, wall=self._wall)
-        except RequestRefused as error:
-            self._document.problem(path, None, str(error))
-
-    def _uuid(self, request: dict[str, Any], arn: Arn) -> str:
-        given = request.get("UUID")
-        if given is None:
-            return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{arn.unqualified}|{request.get('EventSourceArn')}"))
-        try:
-            return str(uuid.UUID(given))
-        except (ValueError, AttributeError, TypeError) as error:
-            raise RequestRefused(f"UUID {given!r} is none: use the form of `uuidgen`, or leave it out.") from error
+        made_uuid = given.lower() if given is not None else _uuid(arn, request["EventSourceArn"])
+        return validation.mapping_of(request, uuid=made_uuid, function_arn=arn, wall=self._wall), function
 
     def _function(self, name: object, path: str) -> tuple[Arn, Function] | None:
         place = f"{path}.FunctionName"
@@ -250,7 +250,7 @@ class _Mappings:
             return None
         if name.startswith("arn:"):
             return self._by_arn(name, place)
-        key, _, qualifier = name.partition(":")
+        key, colon, qualifier = name.partition(":")
         function = self._known.get(key)
         if function is None:
             section = self._document.value.get("functions")
@@ -258,6 +258,9 @@ class _Mappings:
                 keys = ", ".join(self._known) or "none"
                 text = f"is no key of functions: (there are: {keys}) and no ARN: define it, or give the full ARN"
                 self._document.problem(place, name, text)
+            return None
+        if colon and not qualifier:
+            self._document.problem(place, name, "ends in a colon: name a version or alias, or leave the colon out")
             return None
         return self._qualified(function, qualifier, name, place)
 
@@ -276,7 +279,12 @@ class _Mappings:
             return function.arn, function
         qualified = function_arn(f"{function.arn.unqualified}:{qualifier}")
         if isinstance(function, LambdaFunction):
-            if qualified is not None and function.arn.qualifier in (None, qualifier):
+            if qualified is None:
+                self._document.problem(
+                    place, name, "names no version or alias after its colon: digits, a name, $LATEST"
+                )
+                return None
+            if function.arn.qualifier in (None, qualifier):
                 return qualified, LambdaFunction(function.key, qualified)
             self._document.problem(place, name, f"{function.arn} has another qualifier already: name one")
             return None
@@ -288,3 +296,15 @@ class _Mappings:
             return None
         assert qualified is not None
         return qualified, function
+
+
+def _uuid(function: Arn, source: str) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{function.unqualified}|{source}"))
+
+
+def _at(request: Table[str, Any], member: str) -> object:
+    """The value at a place such as `ScalingConfig.MaximumConcurrency`; None where there is none."""
+    value: object = request
+    for name in member.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value

@@ -7,9 +7,9 @@ import difflib
 import re
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from esm.config.document import Document
+from esm.config.urls import url_problem
 from esm.model.arn import Arn
 from esm.model.function import (
     MEMORY_MB_DEFAULT,
@@ -51,10 +51,14 @@ RESERVED = frozenset({
 """Variables that Lambda sets itself."""
 
 VARIABLES_BYTES_MAX = 4096
-_VARIABLE = re.compile(r"[a-zA-Z]([a-zA-Z0-9_])+")
+_VARIABLE = re.compile(r"[a-zA-Z][a-zA-Z0-9_]+")
 _KEY = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _RUNTIME = re.compile(r"python3\.[0-9]{1,2}")
-_HANDLER = re.compile(r"[^\s]{1,128}")
+_HANDLER = re.compile(r"(?=.{3,128}$)[^\s]+\.[^\s.]+")
+_ROLE = re.compile(r"arn:aws[a-zA-Z-]*:iam::[0-9]{12}:role/[^\s]+")
+_ARN = re.compile(
+    r"arn:aws[a-zA-Z-]*:lambda:[a-z0-9-]+:[0-9]{12}:function:[a-zA-Z0-9_-]{1,140}(:(\$LATEST|[a-zA-Z0-9_-]{1,128}))?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,8 @@ class _Entry:
             return None
         kinds = [name for name in ("Runtime", "Url", "Arn") if name in self._members]
         if len(kinds) != 1:
-            self._say("", None, "needs exactly one of Runtime (hosted here), Url (behind HTTP) and Arn (AWS Lambda)")
+            text = "needs exactly one of Runtime (hosted here), Url (behind HTTP) and Arn (AWS Lambda)"
+            self._say("", None, f"{text}; it has {' and '.join(kinds) or 'none of them'}")
             return None
         match kinds[0]:
             case "Runtime":
@@ -124,7 +129,7 @@ class _Entry:
 
     def _hosted(self) -> HostedFunction:
         self._only(HOSTED)
-        runtime = self._text("Runtime", _RUNTIME, "this version hosts Python: python3.11 and so on")
+        runtime = self._text("Runtime", _RUNTIME, "python3.N, such as python3.11: this version of esm hosts Python")
         return HostedFunction(
             key=self._key,
             arn=self._where.function_arn(self._key),
@@ -140,18 +145,19 @@ class _Entry:
 
     def _behind_url(self) -> UrlFunction:
         self._only(BEHIND_URL)
-        url = self._text("Url", re.compile(r"https?://\S+"), "http://host:port")
-        if url and (not urlsplit(url).hostname or "@" in urlsplit(url).netloc):
-            self._say("Url", None, "must be http(s)://host[:port][/path], without user and password")
+        url = self._members.get("Url")
+        problem = url_problem(url) if isinstance(url, str) else "must be http://host:port"
+        if problem is not None:
+            self._say("Url", url, problem)
         protocol = self._members.get("Protocol")
         if protocol in ("web-adapter", "http"):
             self._say("Protocol", protocol, "is not supported by this version of esm: use rie")
         elif protocol != "rie":
             self._say("Protocol", protocol, "is needed: rie (AWS's base images and their emulator)")
-        if "Timeout" not in self._members:
+        if self._members.get("Timeout") is None:
             self._say("Timeout", None, "is needed: the seconds that the function may run")
         timeout_s = self._number("Timeout", 1, 900, TIMEOUT_S_DEFAULT)
-        return UrlFunction(self._key, self._where.function_arn(self._key), self._role(), url, "rie", timeout_s)
+        return UrlFunction(self._key, self._where.function_arn(self._key), self._role(), str(url), "rie", timeout_s)
 
     def _in_lambda(self) -> LambdaFunction:
         self._only(IN_LAMBDA)
@@ -175,7 +181,7 @@ class _Entry:
         role = self._members.get("Role")
         if role is None:
             return self._where.role(self._key)
-        if not isinstance(role, str) or not re.fullmatch(r"arn:aws[a-zA-Z-]*:iam::\d{12}:role/.+", role):
+        if not isinstance(role, str) or not _ROLE.fullmatch(role):
             self._say("Role", role, "must be a role's ARN: arn:aws:iam::ACCOUNT:role/NAME")
         return str(role)
 
@@ -184,38 +190,46 @@ class _Entry:
         if not isinstance(uri, str) or not uri:
             self._say("CodeUri", uri, "is needed: the folder with the code, relative to this file")
             return ""
-        folder = (self._document.path.parent / uri).resolve()
-        if not folder.is_dir():
-            self._say(
-                "CodeUri", uri, f"there is no folder {folder}: zip files are not supported by this version of esm"
-            )
+        try:
+            folder = (self._document.path.parent / uri).resolve()
+            is_folder = folder.is_dir()
+        except (OSError, RuntimeError, ValueError):
+            self._say("CodeUri", uri, "names no folder that can be looked at: check its name and permissions")
+            return ""
+        if not is_folder:
+            text = f"there is no folder {folder}: zip files are not supported by this version of esm"
+            self._say("CodeUri", uri, text)
         return str(folder)
 
     def _environment(self) -> tuple[tuple[str, str], ...]:
-        environment = self._members.get("Environment") or {}
-        variables = environment.get("Variables") or {} if isinstance(environment, dict) else None
-        if not isinstance(variables, dict) or set(environment) - {"Variables"}:
+        environment = self._members.get("Environment")
+        if environment is None:
+            return ()
+        variables = environment.get("Variables") if isinstance(environment, dict) else environment
+        is_table = isinstance(environment, dict) and not set(environment) - {"Variables"}
+        if not is_table or not isinstance(variables, dict | None):
             self._say("Environment", None, "must be {Variables: {NAME: value}}")
             return ()
-        for name, value in variables.items():
-            self._variable(name, value)
-        size = sum(len(name.encode()) + len(str(value).encode()) for name, value in variables.items())
+        given = {name: self._variable(name, value) for name, value in (variables or {}).items()}
+        size = sum(len(name.encode()) + len(value.encode()) for name, value in given.items())
         if size > VARIABLES_BYTES_MAX:
             self._say("Environment.Variables", None, f"hold {size} bytes: at most {VARIABLES_BYTES_MAX} are allowed")
-        return tuple(sorted((name, str(value)) for name, value in variables.items()))
+        return tuple(sorted(given.items()))
 
-    def _variable(self, name: str, value: object) -> None:
+    def _variable(self, name: str, value: object) -> str:
         place = f"Environment.Variables.{name}"
         if name in RESERVED:
             self._say(place, None, "is a reserved variable, which Lambda sets itself: choose another name")
         elif not _VARIABLE.fullmatch(name):
-            self._say(
-                place, None, "a variable's name begins with a letter and has two or more of letters, digits and _"
-            )
-        if not isinstance(value, str):
+            rule = "a variable's name begins with a letter and has two or more of letters, digits and _"
+            self._say(place, None, rule)
+        text = self._document.text(f"{self._path}.{place}", value)
+        if not isinstance(text, str):
             self._say(place, value, "must be a string: put it in quotes")
-        elif "\0" in value:
+            return ""
+        if "\0" in text:
             self._say(place, None, "must not hold a NUL character")
+        return text
 
     def _text(self, name: str, pattern: re.Pattern[str], remedy: str) -> str:
         value = self._members.get(name)
@@ -245,10 +259,7 @@ def function_arn(text: object) -> Arn | None:
     """A function's ARN, with or without qualifier; None where the text is none."""
     if not isinstance(text, str):
         return None
-    pattern = (
-        r"arn:aws[a-zA-Z-]*:lambda:[a-z0-9-]+:\d{12}:function:[a-zA-Z0-9_-]{1,140}(:(\$LATEST|[a-zA-Z0-9_-]{1,128}))?"
-    )
-    return Arn.parse(text) if re.fullmatch(pattern, text) else None
+    return Arn.parse(text) if _ARN.fullmatch(text) else None
 
 
 def suggestion(name: str, known: tuple[str, ...]) -> str:

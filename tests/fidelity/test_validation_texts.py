@@ -79,7 +79,9 @@ def test_a_queue_that_hides_messages_too_briefly_is_refused_as_on_aws() -> None:
 
 def test_duplicates_are_refused_as_on_aws() -> None:
     queue, stream = made(EventSourceArn=QUEUE), made("v", EventSourceArn=STREAM, StartingPosition="LATEST")
-    errors = validation.check_unique([queue, queue, stream, stream])
+    found = validation.check_unique([queue, queue, stream, stream])
+    assert [index for index, _ in found] == [1, 3]
+    errors = [error for _, error in found]
     assert [(error.exception, error.status) for error in errors] == [("ResourceConflictException", 409)] * 2
     update = "Please update or delete the existing mapping with UUID"
     assert [str(error) for error in errors] == [

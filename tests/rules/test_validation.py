@@ -83,7 +83,8 @@ def test_parameters_of_other_sources_are_refused_by_name(name: str) -> None:
     ("source", "text"),
     [
         ("arn:aws:kafka:us-east-1:000000000000:cluster/c/u", "esm polls SQS, Kinesis and DynamoDB Streams"),
-        ("nonsense", "is not an ARN"), (QUEUE + ".fifo", "FIFO"), (STREAM + "/consumer/c:1", f"itself, {STREAM}."),
+        ("nonsense", "is not an ARN"), (QUEUE + ".fifo", "FIFO"),
+        (STREAM + "/consumer/c:1", "the part before /consumer/"),
         ("arn:aws:dynamodb:us-east-1:000000000000:table/t", "LatestStreamArn"), ("arn:aws:sqs:::q", "lacks its region"),
         ("arn:aws:kinesis:us-east-1:000000000000:s", "names no stream"),
     ],
