@@ -41,7 +41,7 @@ _encode = msgspec.json.encode
 _NONE = msgspec.Raw(b"")
 
 
-class _Change(msgspec.Struct):
+class _Change(msgspec.Struct, gc=False):
     Keys: msgspec.Raw
     SequenceNumber: str
     ApproximateCreationDateTime: float | None = None
@@ -51,7 +51,7 @@ class _Change(msgspec.Struct):
     StreamViewType: str = ""
 
 
-class _Record(msgspec.Struct):
+class _Record(msgspec.Struct, gc=False):
     eventID: str
     eventName: str
     dynamodb: _Change
@@ -194,7 +194,7 @@ class DynamoDBStream:
             b',"dynamodb":{"ApproximateCreationDateTime":', _encode(created_at), b',"Keys":', change.Keys,
         ]  # fmt: skip
         for name, image in ((b',"NewImage":', change.NewImage), (b',"OldImage":', change.OldImage)):
-            if len(bytes(image)) > len(b"null"):
+            if memoryview(image).nbytes > len(b"null"):  # there, and not null; bytes() would copy it
                 parts += [name, image]
         parts += [
             b',"SequenceNumber":"', change.SequenceNumber.encode(), b'","SizeBytes":', _encode(change.SizeBytes),

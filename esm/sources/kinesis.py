@@ -43,7 +43,7 @@ _NO_SUCH_PARAMETER = frozenset(
 _encode = msgspec.json.encode
 
 
-class _Record(msgspec.Struct):
+class _Record(msgspec.Struct, gc=False):
     SequenceNumber: str
     PartitionKey: str
     Data: msgspec.Raw
@@ -78,11 +78,11 @@ class KinesisStream:
         self._sessions = sessions
         self._retention_s: float = RETENTION_S
         self._names: dict[str, str] = {"StreamName": arn.name, "StreamARN": str(arn)}
-        names = (role, arn.region, str(arn))
-        self._tail = (
-            b'},"eventSource":"aws:kinesis","eventVersion":"1.0","eventID":"%%s:%%s","eventName":"aws:kinesis:record",'
-            b'"invokeIdentityArn":%s,"awsRegion":%s,"eventSourceARN":%s}'
-        ) % tuple([_encode(name).replace(b"%", b"%%") for name in names])
+        self._before_id = b'},"eventSource":"aws:kinesis","eventVersion":"1.0","eventID":"'
+        self._after_id = b"".join([
+            b'","eventName":"aws:kinesis:record","invokeIdentityArn":', _encode(role),
+            b',"awsRegion":', _encode(arn.region), b',"eventSourceARN":', _encode(str(arn)), b"}",
+        ])  # fmt: skip
         self.reads_per_s_busy = reads_per_s_busy
         self.reads_per_s_idle = reads_per_s_idle
 
@@ -178,7 +178,8 @@ class KinesisStream:
             raise
         with taking_apart("GetRecords", "Kinesis"):
             found = _records.decode(answer[BODY])
-            records = [self._record(shard_id.encode(), record) for record in found.Records]
+            before_id = b"".join([self._before_id, shard_id.encode(), b":"])
+            records = [self._record(before_id, record) for record in found.Records]
         behind_ms = found.MillisBehindLatest
         children = tuple(
             ChildShard(child.ShardId, tuple(child.ParentShards or ())) for child in found.ChildShards or ()
@@ -189,7 +190,7 @@ class KinesisStream:
         )  # fmt: skip
         return Slice(read, found.NextShardIterator)
 
-    def _record(self, shard_id: bytes, record: _Record) -> StreamRecord:
+    def _record(self, before_id: bytes, record: _Record) -> StreamRecord:
         if not record.SequenceNumber.isdecimal():
             raise ValueError("a sequence number is no number")
         arrived_at = record.ApproximateArrivalTimestamp
@@ -199,7 +200,7 @@ class KinesisStream:
         event = b"".join([
             b'{"kinesis":{"kinesisSchemaVersion":"1.0","partitionKey":', _encode(record.PartitionKey),
             b',"sequenceNumber":"', sequence, b'","data":', record.Data, b',"approximateArrivalTimestamp":',
-            _encode(arrived_at), self._tail % (shard_id, sequence),
+            _encode(arrived_at), before_id, sequence, self._after_id,
         ])  # fmt: skip
         return StreamRecord(
             event, record.SequenceNumber, zlib.crc32(record.PartitionKey.encode()), UnixTime(arrived_at)
