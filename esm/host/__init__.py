@@ -63,7 +63,7 @@ class Host:
         reserved = function.reserved_concurrency
         concurrency = self._concurrency_default if reserved is None else reserved
         pool = Pool(function, concurrency, self._idle_s, self._register, self._telemetry, self._draw)
-        self._pools.append(pool)
+        self._pools = [*(one for one in self._pools if not one.is_closed), pool]
         return pool
 
     def end_leftovers(self) -> None:
@@ -74,8 +74,7 @@ class Host:
 
     async def aclose(self) -> None:
         """End every environment, and the guard."""
-        for pool in self._pools:
-            await pool.aclose()
+        await asyncio.gather(*(pool.aclose() for pool in self._pools))
         self._pools.clear()
         if self._guard is not None:
             guard, self._guard = self._guard, None

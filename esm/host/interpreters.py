@@ -58,9 +58,10 @@ class Interpreters:
     async def find(self, runtime: str) -> Interpreter:
         """The interpreter for `python3.N`. Raises: OperatorNeeded, naming what was found instead."""
         async with self._lock:
-            if runtime not in self._found:
-                self._found[runtime] = await asyncio.to_thread(self._look, runtime)
-            return self._found[runtime]
+            found = self._found.get(runtime)
+            if found is None or not found.client.is_dir():
+                found = self._found[runtime] = await asyncio.to_thread(self._look, runtime)
+            return found
 
     def _look(self, runtime: str) -> Interpreter:
         own = _own_runtime()

@@ -50,7 +50,7 @@ class Pool:
         """Used last at the end."""
         self._sweep: asyncio.TimerHandle | None = None
         self._closings: set[asyncio.Task[None]] = set()
-        self._is_closed = False
+        self.is_closed = False
 
     @property
     def concurrency(self) -> int | None:
@@ -79,7 +79,7 @@ class Pool:
 
     async def aclose(self) -> None:
         """Kill every environment, running or not, and wait for the end of all that they started."""
-        self._is_closed = True
+        self.is_closed = True
         for environment in tuple(self._alive):
             environment.kill("stopped")
         if self._sweep is not None:
@@ -105,7 +105,7 @@ class Pool:
         return True
 
     def _is_too_late(self, start_by: Instant | None) -> bool:
-        return self._is_closed or (start_by is not None and start_by <= self._now())
+        return self.is_closed or (start_by is not None and start_by <= self._now())
 
     async def _serve(self, blueprint: Blueprint, invocation: Invocation) -> Ending:
         """Use an environment; a handler that loads too slowly gets a second one, and all of the function's time."""
@@ -193,7 +193,7 @@ class Pool:
         closing.add_done_callback(self._closings.discard)
 
     def _plan_sweep(self) -> None:
-        if self._sweep is None and self._free and not self._is_closed:
+        if self._sweep is None and self._free and not self.is_closed:
             due = self._free[0].free_since + self._idle_s
             self._sweep = asyncio.get_running_loop().call_at(due, self._end_idle)
 

@@ -6,6 +6,7 @@ low-level one: 1,900 warm invocations a second beside 2,700 of a bare protocol, 
 
 import asyncio
 import json
+import socket
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -90,8 +91,11 @@ class RuntimeApi:
 
     async def open(self) -> str:
         """Listen; returns `host:port`. Raises: OSError."""
-        self._server = await asyncio.get_running_loop().create_server(self._http, "127.0.0.1", 0)
-        host, port = self._server.sockets[0].getsockname()
+        own = socket.create_server(("127.0.0.1", 0))
+        host, port = own.getsockname()
+        # does not wait while it is not started: a cancelled start could not close what it has not been given
+        self._server = await asyncio.get_running_loop().create_server(self._http, sock=own, start_serving=False)
+        await self._server.start_serving()
         return f"{host}:{port}"
 
     def deliver(self, event: Event) -> None:

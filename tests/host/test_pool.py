@@ -110,6 +110,27 @@ async def test_a_cancelled_invocation_is_killed_and_its_slot_comes_back(here: He
     assert not is_alive(pid)
 
 
+async def test_a_cancellation_at_any_moment_loses_no_slot_and_leaves_no_process(here: Here):
+    target = here.target(SLEEPS, reserved_concurrency=1)
+    await target.facts()
+    for turns in [*range(12), 40, 80, 160, 320, 640]:
+        asked = asyncio.ensure_future(target.invoke(invocation(b"5")))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+    pid = value(await target.invoke(invocation(b"0")))
+    await until(lambda: [entry.read_text().split()[0] for entry in _registered(here)] == [str(pid)])
+    await target.aclose()
+    assert not _registered(here)
+    assert not any(is_alive(pid) for pid, _ in here.heard.ended)
+
+
+def _registered(here: Here) -> list[Path]:
+    return list((here.folder / "host" / "environments").iterdir())
+
+
 async def test_a_cancelled_wait_for_a_slot_takes_none(here: Here):
     target = here.target(SLEEPS, reserved_concurrency=1)
     busy = asyncio.ensure_future(target.invoke(invocation(b"0.5")))
