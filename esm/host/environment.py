@@ -1,189 +1,239 @@
-"""Environment: one process with AWS's runtime client, its Runtime API, and its output. One invocation at a time.
+"""One environment: a process that runs one function, one invocation at a time, behind its own Runtime API.
 
-Enforced here: the time-outs, RLIMIT_NOFILE, a session of its own that ends with the daemon. MemorySize is told to the
-function, not enforced. HOME is not set; the working directory is the code folder.
+Law: STARTING -> FREE <-> BUSY, and from each of them -> ENDING -> ENDED. It is free when its runtime has asked for the
+next invocation, so an answer is given when the runtime is done with it, as Lambda ends its invoke phase. Everything
+happens in callbacks of the event loop; `ended` is set last, once, in every case.
 """
 
 import asyncio
-import os
-import subprocess
 import time
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
-from typing import Literal
 
-from esm.host import interpreters, runtime_client, sessions
-from esm.host.output import Output
-from esm.host.register import Register
-from esm.host.runtime_api import Event, Result, RuntimeApi
-from esm.model.function import HostedFunction
+from esm.host import endings, leftovers
+from esm.host.process import Process
+from esm.host.runtime_api import Event, RuntimeApi
+from esm.model.clocks import Instant
+from esm.model.invocation import Answer, Invocation
 from esm.telemetry import Telemetry
 
-LAUNCHER = Path(__file__).with_name("launcher.py")
-PATH = "/usr/local/bin:/usr/bin/:/bin:/opt/bin"
-"""Lambda's. Source: lambda.md 7.4."""
+_DEATH_S = 5.0
+"""How long a killed process may take to die (a write to a hung disk) before it is left to the kernel."""
 
 
 @dataclass(frozen=True, slots=True)
-class Died:
-    """The process ended before it answered."""
+class Blueprint:
+    """What every environment of a function is made of."""
+
+    function: str
+    """Key of the function."""
+    command: Sequence[str]
+    folder: Path
+    variables: Mapping[str, str] = field(repr=False)
+    """Those that are the same in each environment."""
+    timeout_s: int
+
+
+class State(Enum):
+    """What an environment is good for."""
+
+    STARTING = "starting"
+    FREE = "free"
+    BUSY = "busy"
+    ENDING = "ending"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The handler is loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class InitFailed:
+    """The handler cannot be loaded: what the runtime client said of it."""
+
+    payload: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The process ended by itself while it loaded the handler."""
 
     status: int
-    """Exit status; negative: the signal."""
-
-    @property
-    def text(self) -> str:
-        """As Lambda words it. Source: lambda.md 6."""
-        if self.status == 0:
-            return "Runtime exited without providing a reason"
-        kind = "exit status" if self.status > 0 else "signal:"
-        name = str(self.status) if self.status > 0 else _signal_name(-self.status)
-        return f"Runtime exited with error: {kind} {name}"
 
 
 @dataclass(frozen=True, slots=True)
-class Surplus:
-    """What an environment needs of its host."""
+class TooSlow:
+    """It was killed at its limit."""
 
-    client_folder: Path
-    register: Register
-    telemetry: Telemetry
-    variables: Mapping[str, str]
-    """Credentials and endpoint that were configured for functions."""
+
+Initialised = Ready | InitFailed | Exited | TooSlow
 
 
 class Environment:
-    """States: starting, idle, busy, ended. `end` may be called in each."""
+    """See the module. Made and used in the event loop's thread."""
 
-    def __init__(self, function: HostedFunction, surplus: Surplus) -> None:
-        self._function = function
-        self._surplus = surplus
-        self._api = RuntimeApi()
-        self._output = Output(self._said)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._pidfd = -1
-        self._died: asyncio.Future[Died] = asyncio.get_running_loop().create_future()
-        self._request_id: str | None = None
-        self.idle_since = 0.0
+    def __init__(self, blueprint: Blueprint, register: Path, telemetry: Telemetry) -> None:
+        self._blueprint = blueprint
+        self._register = register
+        self._telemetry = telemetry
+        self._loop = asyncio.get_running_loop()
+        self._api = RuntimeApi(self)
+        self._process: Process | None = None
+        self._entry: leftovers.Entry | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._started_at = self._loop.time()
+        self._reason = "exit"
+        self._invocation: Invocation | None = None
+        self._answer: Answer | None = None
+        self._result: asyncio.Future[Answer] = self._loop.create_future()
+        self.state = State.STARTING
+        self.free_since = 0.0
+        """Of the event loop's clock, while it is free."""
+        self.initialised: asyncio.Future[Initialised] = self._loop.create_future()
+        self.ended: asyncio.Future[None] = self._loop.create_future()
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether the process runs."""
-        return self._process is not None and not self._died.done()
+    async def start(self, within_s: float) -> None:
+        """Start the process; `initialised` tells how that went, at the latest after `within_s`.
 
-    @property
-    def init_error(self) -> bytes | None:
-        """What the runtime reported when init failed."""
-        return self._api.init_error
-
-    async def start(self, request_id: str) -> None:
-        """Start the process; `ready` says when init has ended. Raises: OSError."""
-        self._request_id = request_id
-        port = await self._api.start()
-        function = self._function
-        executable = interpreters.interpreter(function.runtime)
-        python_path = dict(function.environment).get("PYTHONPATH", "")
-        client = runtime_client.path(self._surplus.client_folder, function.runtime)
-        self._process = subprocess.Popen(  # noqa: ASYNC220, S603 - fork and exec take a millisecond
-            [executable, "-I", "-S", "-B", "-u", str(LAUNCHER), str(os.getpid()), function.code, python_path, *client],
-            stdin=subprocess.DEVNULL, stdout=self._output.write_fd, stderr=self._output.write_fd,
-            cwd=function.code, env=self._variables(port), start_new_session=True,
-        )  # fmt: skip
-        self._output.start()
-        self._surplus.register.add(self._process.pid)
-        self._pidfd = os.pidfd_open(self._process.pid)
-        asyncio.get_running_loop().add_reader(self._pidfd, self._ended)
-
-    async def ready(self, timeout_s: float) -> Died | bool:
-        """True when init has ended; Died when the process ended first; False after `timeout_s`."""
-        waits = asyncio.ensure_future(self._api.is_ready.wait())
-        began_at = time.monotonic()
+        Raises: OSError, ValueError (the process cannot be started); the environment has then ended.
+        """
+        blueprint = self._blueprint
+        token = leftovers.new_token()
         try:
-            both: set[asyncio.Future[Literal[True]] | asyncio.Future[Died]] = {waits, self._died}
-            await asyncio.wait(both, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waits.cancel()
-        if self._died.done():
-            return self._died.result()
-        if self._api.is_ready.is_set():
-            assert self._process is not None
-            self._surplus.telemetry.environment_started(
-                self._function.key, self._process.pid, time.monotonic() - began_at
-            )
-            return True
-        return False
+            variables = {
+                **blueprint.variables,
+                "AWS_LAMBDA_RUNTIME_API": await self._api.open(),
+                "AWS_LAMBDA_LOG_STREAM_NAME": time.strftime("%Y/%m/%d/[$LATEST]", time.gmtime()) + token,
+            }
+            if self.state is not State.STARTING:  # ended while the port was opened
+                return
+            self._process = Process(blueprint.command, blueprint.folder, variables, self._line, self._exited)
+            self._entry = leftovers.write(self._register, token, self._process.pid)
+        except (OSError, ValueError):
+            self.kill("not started")
+            raise
+        self._timer = self._loop.call_later(within_s, self.kill, "initialisation time-out")
 
-    async def run(self, event: Event, timeout_s: float) -> Result | Died | None:
-        """Run one event; None after `timeout_s`."""
-        self._request_id = event.request_id
-        result = self._api.offer(event)
-        both: set[asyncio.Future[Result] | asyncio.Future[Died]] = {result, self._died}
-        await asyncio.wait(both, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        if result.done():
-            self._request_id = None
-            self.idle_since = time.monotonic()
-            return result.result()
-        return self._died.result() if self._died.done() else None
+    @property
+    def is_free(self) -> bool:
+        """Whether an invocation can start at once."""
+        return self.state is State.FREE and self._process is not None and not self._process.has_ended
 
-    def end(self, reason: str) -> None:
-        """Kill the whole session and forget it."""
-        self._api.close()
-        if self._process is None:
+    async def run(self, invocation: Invocation, deadline: Instant) -> Answer:
+        """Run one invocation in a free environment until `deadline`. Cancelled: `kill` is the caller's duty."""
+        assert self.state is State.FREE
+        self.state = State.BUSY
+        self._invocation, self._answer = invocation, None
+        self._result = self._loop.create_future()
+        self._timer = self._loop.call_at(deadline, self.kill, "timeout")
+        deadline_ms = int((time.time() + deadline - self._loop.time()) * 1000)
+        arn, trace = str(invocation.function_arn), invocation.trace
+        is_clean = trace is not None and trace.isascii() and trace.isprintable()
+        self._api.deliver(
+            Event(invocation.request_id, arn, deadline_ms, invocation.payload, trace if is_clean else None)
+        )
+        return await self._result
+
+    def kill(self, reason: str) -> None:
+        """End the process at once, with its group. Does nothing when it is ending already."""
+        if self.state in {State.ENDING, State.ENDED}:
             return
-        process, self._process = self._process, None
-        sessions.kill_session(process.pid)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=5)
-        if self._pidfd >= 0:
-            asyncio.get_running_loop().remove_reader(self._pidfd)
-            os.close(self._pidfd)
-            self._pidfd = -1
-        self._output.close()
-        self._surplus.register.remove(process.pid)
-        self._surplus.telemetry.environment_ended(self._function.key, process.pid, reason)
+        self.state, self._reason = State.ENDING, reason
+        self._stop_timer()
+        if self._process is None:
+            self._finish(0)
+            return
+        self._process.kill()
+        self._timer = self._loop.call_later(_DEATH_S, self._finish, -9)
 
-    def _ended(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        self._pidfd = -1
+    def end_kin(self) -> None:
+        """End what the process started in groups of its own, and take it off the register. Blocks; for a thread."""
+        if self._entry is not None:
+            leftovers.end(self._entry, is_fresh=True)
+            leftovers.erase(self._register, self._entry.token)
+
+    async def aclose(self) -> None:
+        """After the end: close the port, end kin."""
+        await self._api.aclose()
+        await asyncio.to_thread(self.end_kin)
+
+    def asked(self) -> None:
+        """See `runtime_api.Listener`."""
+        if self.state is State.STARTING:
+            self._stop_timer()
+            self._become_free()
+            init_s = self._loop.time() - self._started_at
+            self._telemetry.environment_started(self._blueprint.function, self._pid, init_s)
+            self.initialised.set_result(Ready())
+        elif self.state is State.BUSY and self._answer is not None:
+            self._stop_timer()
+            self._become_free()
+            self._settle(self._answer)
+
+    def answered(self, payload: bytes, *, has_failed: bool) -> None:
+        """See `runtime_api.Listener`."""
+        if self._invocation is not None:
+            request_id = self._invocation.request_id
+            self._take(endings.failed(request_id, payload) if has_failed else Answer(request_id, payload))
+
+    def answered_too_much(self) -> None:
+        """See `runtime_api.Listener`: a client that is refused its answer ends, and the environment with it."""
+        if self._invocation is not None:
+            self._take(endings.too_large(self._invocation.request_id))
+
+    def init_failed(self, payload: bytes) -> None:
+        """See `runtime_api.Listener`."""
+        if self.state is State.STARTING:
+            self.initialised.set_result(InitFailed(payload))
+            self.kill("initialisation failed")
+
+    @property
+    def _pid(self) -> int:
+        return 0 if self._process is None else self._process.pid
+
+    def _take(self, answer: Answer) -> None:
         assert self._process is not None
-        status = self._process.wait()
-        if not self._died.done():
-            self._died.set_result(Died(status))
+        self._answer = answer
+        self._process.output.drain()  # what was written before the answer carries its request's id
 
-    def _said(self, line: str) -> None:
-        self._surplus.telemetry.function_output(self._function.key, self._request_id, line)
+    def _become_free(self) -> None:
+        self.state = State.FREE
+        self._invocation = None
+        self.free_since = self._loop.time()
 
-    def _variables(self, port: int) -> dict[str, str]:
-        function = self._function
-        name, region = function.arn.name, function.arn.region
-        variables = {
-            "LANG": "en_US.UTF-8",
-            "TZ": ":UTC",
-            "PATH": PATH,
-            "LD_LIBRARY_PATH": f"/lib64:/usr/lib64:{function.code}:{function.code}/lib:/opt/lib",
-            "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
-            **dict(function.environment),
-            **self._surplus.variables,
-            "_HANDLER": function.handler,
-            "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{port}",
-            "AWS_REGION": region,
-            "AWS_DEFAULT_REGION": region,
-            "AWS_EXECUTION_ENV": f"AWS_Lambda_{function.runtime}",
-            "AWS_LAMBDA_FUNCTION_NAME": name,
-            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_mb),
-            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
-            "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{name}",
-            "AWS_LAMBDA_LOG_STREAM_NAME": time.strftime("%Y/%m/%d/[$LATEST]", time.gmtime()) + os.urandom(16).hex(),
-            "LAMBDA_TASK_ROOT": function.code,
-            "LAMBDA_RUNTIME_DIR": str(self._surplus.client_folder),
-        }
-        return {key: value for key, value in variables.items() if key != "PYTHONPATH"}
+    def _settle(self, answer: Answer) -> None:
+        if not self._result.done():
+            self._result.set_result(answer)
 
+    def _line(self, line: str) -> None:
+        request_id = self._invocation.request_id if self._invocation else None
+        self._telemetry.function_output(self._blueprint.function, request_id, line)
 
-def _signal_name(number: int) -> str:
-    names = {6: "aborted", 9: "killed", 11: "segmentation fault", 15: "terminated"}
-    return names.get(number, str(number))
+    def _exited(self, status: int) -> None:
+        self._finish(status)
+
+    def _finish(self, status: int) -> None:
+        if self.state is State.ENDED:
+            return
+        self._stop_timer()
+        self.state = State.ENDED
+        if self._invocation is not None:
+            self._settle(self._answer or self._own_ending(self._invocation.request_id, status))
+        if not self.initialised.done():
+            self.initialised.set_result(Exited(status) if self._reason == "exit" else TooSlow())
+        self._telemetry.environment_ended(self._blueprint.function, self._pid, self._reason)
+        self.ended.set_result(None)
+
+    def _own_ending(self, request_id: str, status: int) -> Answer:
+        if self._reason == "timeout":
+            return endings.timed_out(request_id, self._blueprint.timeout_s)
+        return endings.exited(request_id, status)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,45 +1,182 @@
-"""Which interpreter runs a runtime: the daemon's own, outside its virtual environment, or one on the PATH."""
+"""Python interpreters for hosted functions, each with a folder that holds AWS's runtime client for it.
 
+Law: an interpreter is taken only after it has run and has imported the client. The daemon's own version is the
+interpreter below its virtual environment; others are looked for on the PATH. The compiled parts of the client fit the
+daemon's own version alone: others get `any_python` in their place.
+"""
+
+import asyncio
+import compileall
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
 import shutil
 import subprocess
 import sys
-from functools import cache
+import sysconfig
+import tempfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
 
 from esm.errors import OperatorNeeded
 
-_LOOKED_FOR = tuple(f"python3.{minor}" for minor in range(8, 21))
-_PROBE = "import sys; print('python%d.%d' % sys.version_info[:2])"
-PROBE_TIMEOUT_S = 10
+_PACKAGES = ("awslambdaric", "simplejson", "snapshot_restore_py")
+_COMPILED = "runtime_client"
+_PURE = Path(__file__).parent / "any_python" / "runtime_client.py"
+_CHECK_WITHIN_S = 30.0
+_ISOLATED = ("-S", "-E", "-B")
+_ASK = (
+    "import sys, json; print(json.dumps(["
+    "'python%d.%d' % sys.version_info[:2], getattr(sys, '_base_executable', '') or sys.executable]))"
+)
+_TRY = "import sys; sys.path.append(sys.argv[1]); import awslambdaric.__main__, runtime_client"
+_NAME = re.compile(r"python3\.\d+")
 
 
-def own() -> str:
-    """The runtime that the daemon itself runs on."""
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """One that runs."""
+
+    executable: str
+    client: Path
+    """Folder of the runtime client, made for it."""
+
+
+class Interpreters:
+    """Finds each version once. `path` is where to look; None is the PATH of the daemon."""
+
+    def __init__(self, directory: Path, path: str | None = None) -> None:
+        """`directory` holds the runtime clients."""
+        self._directory = directory
+        self._path = path
+        self._found: dict[str, Interpreter] = {}
+        self._lock = asyncio.Lock()
+
+    async def find(self, runtime: str) -> Interpreter:
+        """The interpreter for `python3.N`. Raises: OperatorNeeded, naming what was found instead."""
+        async with self._lock:
+            found = self._found.get(runtime)
+            if found is None or not found.client.is_dir():
+                found = self._found[runtime] = await asyncio.to_thread(self._look, runtime)
+            return found
+
+    def _look(self, runtime: str) -> Interpreter:
+        own = _own_runtime()
+        places = [own_executable()] if runtime == own else _on_path(runtime, self._path)
+        tried: list[str] = []
+        for place in places:
+            executable, why = _asked(place, runtime)
+            if executable:
+                return Interpreter(executable, self._client(runtime, executable, is_own=runtime == own))
+            tried.append(f"{place} {why}")
+        others = sorted({own, *_names_on_path(self._path)} - {runtime})
+        broken = f" ({'; '.join(tried)})" if tried else ""
+        raise OperatorNeeded(
+            f"Runtime {runtime}: no such interpreter runs here{broken}; found {', '.join(others)}:"
+            f" install {runtime} on the PATH of esm, or set Runtime to one that is there"
+        )
+
+    def _client(self, runtime: str, executable: str, *, is_own: bool) -> Path:
+        kind = str(sysconfig.get_config_var("SOABI")) if is_own else f"pure-{zlib.crc32(_PURE.read_bytes()):08x}"
+        folder = self._directory / f"{runtime}-awslambdaric-{importlib.metadata.version('awslambdaric')}-{kind}"
+        if folder.is_dir():
+            return folder
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._directory, prefix=".new-") as new:
+            made = Path(new) / "client"
+            _copy_client(made, with_compiled=is_own)
+            _compile(made, executable, is_own=is_own)
+            error = _run_error(executable, "-c", _TRY, str(made))
+            if error:
+                raise OperatorNeeded(
+                    f"Runtime {runtime}: {executable} cannot run AWS's runtime client ({error}):"
+                    " use a version that it supports, python3.10 or later"
+                )
+            try:
+                made.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # else another daemon was faster
+                    raise
+        return folder
+
+
+def _own_runtime() -> str:
     return f"python{sys.version_info.major}.{sys.version_info.minor}"
 
 
-@cache
-def interpreter(runtime: str) -> str:
-    """The executable of `python3.N`. Raises: OperatorNeeded, naming what was found instead."""
-    if runtime == own():
-        return getattr(sys, "_base_executable", None) or sys.executable
-    path = _working(runtime)
-    if path is None:
-        found = ", ".join([own(), *(name for name in _LOOKED_FOR if name != own() and _working(name))])
-        raise OperatorNeeded(
-            f"Runtime {runtime} is not here: found {found}. Put {runtime} on the daemon's PATH, or choose one of these."
-        )
-    return path
+def own_executable() -> str:
+    """The daemon's interpreter, below its virtual environment."""
+    return str(getattr(sys, "_base_executable", "") or sys.executable)
 
 
-def _working(name: str) -> str | None:
-    """The path of an interpreter on the PATH that runs and is what its name says."""
-    path = shutil.which(name)
-    if path is None:
-        return None
+def _folders(path: str | None) -> list[str]:
+    # shutil.which would give the first alone, and that may be a version manager's shim of a version that is not there
+    return (os.get_exec_path() if path is None else path.split(os.pathsep)) or []
+
+
+def _on_path(runtime: str, path: str | None) -> list[str]:
+    places = [shutil.which(runtime, path=folder) for folder in _folders(path) if folder]
+    return list(dict.fromkeys(place for place in places if place))
+
+
+def _names_on_path(path: str | None) -> set[str]:
+    folders = [place for folder in _folders(path) if (place := Path(folder)).is_dir()]
+    return {found.name for folder in folders for found in folder.iterdir() if _NAME.fullmatch(found.name)}
+
+
+def _asked(place: str, runtime: str) -> tuple[str, str]:
+    """The real interpreter behind `place`, or "" and why not."""
     try:
-        answer = subprocess.run(  # noqa: S603 - found by its fixed name
-            [path, "-I", "-S", "-c", _PROBE], capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, check=False
+        answer = subprocess.run(  # noqa: S603
+            [place, *_ISOLATED, "-c", _ASK], capture_output=True, timeout=_CHECK_WITHIN_S, check=True, text=True
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return path if answer.stdout.strip() == name else None
+        version, executable = json.loads(answer.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return "", "does not run"
+    return (str(executable), "") if version == runtime else ("", f"is {version}")
+
+
+def _run_error(executable: str, *arguments: str) -> str:
+    try:
+        answer = subprocess.run(  # noqa: S603
+            [executable, *_ISOLATED, *arguments], capture_output=True, timeout=_CHECK_WITHIN_S, check=False, text=True,
+            env={},
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError) as error:
+        return str(error)[:200]
+    if answer.returncode == 0:
+        return ""
+    return (answer.stderr.strip().splitlines() or [f"exit status {answer.returncode}"])[-1][:200]
+
+
+def _copy_client(folder: Path, *, with_compiled: bool) -> None:
+    folder.mkdir()
+    skipped = ["__pycache__", "tests"] if with_compiled else ["__pycache__", "tests", "*.so"]
+    for name in _PACKAGES:
+        _copy_module(name, folder, shutil.ignore_patterns(*skipped))
+    if with_compiled and importlib.util.find_spec(_COMPILED) is not None:
+        _copy_module(_COMPILED, folder, None)
+    else:
+        shutil.copyfile(_PURE, folder / f"{_COMPILED}.py")
+
+
+def _copy_module(name: str, folder: Path, ignore: object) -> None:
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise OperatorNeeded(f"the package that holds {name} is not installed beside esm: install awslambdaric again")
+    origin = Path(spec.origin)
+    if spec.submodule_search_locations:
+        shutil.copytree(origin.parent, folder / name, ignore=ignore)  # type: ignore[arg-type]
+    else:
+        shutil.copyfile(origin, folder / origin.name)
+
+
+def _compile(folder: Path, executable: str, *, is_own: bool) -> None:
+    """Bytecode once, here: environments write none. Without it they only start slower."""
+    if is_own:
+        compileall.compile_dir(folder, quiet=2)
+    else:
+        _run_error(executable, "-m", "compileall", "-q", str(folder))

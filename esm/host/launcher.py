@@ -1,37 +1,57 @@
-"""Starts AWS's Python runtime client in a process that cannot outlive the daemon. Run as a plain script, stdlib only.
+"""Starts AWS's runtime client in a fresh process. Law: a plain script, standard library only, Python 3.8 and later.
 
-Arguments: the daemon's pid, the code folder, the user's PYTHONPATH, then the runtime client's folders. The code folder
-comes first on the path and the runtime client last, so that a handler never sees the daemon's libraries: the
-interpreter runs isolated (-I) and without site-packages (-S).
+Arguments: pid of the daemon, folder of the code, folder of the runtime client, handler. The process dies with its
+daemon. The code comes first on the path and the runtime client last; site-packages, the interpreter's own or the
+daemon's, are not on it (the interpreter runs with -S), so a handler imports what it brings and nothing else.
 """
 
 import ctypes
 import os
 import resource
+import runpy
 import signal
+import site
 import sys
 
-PR_SET_PDEATHSIG = 1
-OPEN_FILES_MAX = 1024
-"""Lambda's RLIMIT_NOFILE. Source: lambda.md 7.7."""
+_PR_SET_PDEATHSIG = 1
+_OPEN_FILES_MAX = 1024
+"""Lambda's own. Source: lambda.md 7.7."""
 
 
-def main() -> None:
-    """Become the runtime."""
-    parent, code, python_path, *client = sys.argv[1:]
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != int(parent):
-        os._exit(1)
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = OPEN_FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES_MAX)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-    own = [entry for entry in python_path.split(os.pathsep) if entry]
-    sys.path[:] = [code, *own, *sys.path, *client]
-    sys.argv[:] = ["bootstrap", os.environ["_HANDLER"]]
-    from awslambdaric.__main__ import main as run  # noqa: PLC0415 - found on the path made above
+def _die_with(daemon: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) != 0:
+        sys.exit(f"prctl(PR_SET_PDEATHSIG) failed: {os.strerror(ctypes.get_errno())}")
+    if os.getppid() != daemon:  # it died before the wish was known
+        os.kill(os.getpid(), signal.SIGKILL)
 
-    run(sys.argv)
+
+def _limit() -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    soft = _OPEN_FILES_MAX if hard == resource.RLIM_INFINITY else min(_OPEN_FILES_MAX, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
+def _set_path(code: str, client: str) -> None:
+    own = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - pathlib would be loaded for this alone
+    if sys.path and sys.path[0] == own:
+        del sys.path[0]
+    sys.path.insert(0, code)
+    sys.path.append(client)
+
+
+def _main() -> None:
+    daemon, code, client, handler = sys.argv[1:]
+    _die_with(int(daemon))
+    _limit()
+    site.setquit()  # what -S leaves out and handlers may use
+    site.setcopyright()
+    site.sethelper()
+    _set_path(code, client)
+    sys.argv[1:] = [handler]
+    runpy.run_module("awslambdaric", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
-    main()
+    _main()

@@ -1,61 +1,70 @@
-"""What a function writes to stdout and stderr, as lines: bounded, and never in the way of the function."""
+"""What a function's process writes to standard output and error, as lines. Law: memory and work are bounded.
+
+A little is read at each turn of the event loop, so a function that floods its log waits for its own lines, and
+nobody else does.
+"""
 
 import asyncio
 import os
 from collections.abc import Callable
 
-LINE_BYTES_MAX = 262_144
-"""A longer line is logged in parts. Source: CloudWatch's largest event."""
+LINE_BYTES_MAX = 256 * 1024
+"""CloudWatch's largest log event: a longer line is cut there and goes on as the next one."""
+_TURN_BYTES = 8192
+_PIPE_BYTES_MAX = 1024 * 1024
+"""As much as a pipe can hold."""
 
 
 class Output:
-    """Reads one pipe until its last writer is gone."""
+    """One pipe, from the first byte to `close`."""
 
-    def __init__(self, on_line: Callable[[str], None]) -> None:
-        self._on_line = on_line
-        self._rest = b""
-        self._read_fd, self.write_fd = os.pipe()
-        os.set_blocking(self._read_fd, False)
+    def __init__(self, pipe: int, emit: Callable[[str], None]) -> None:
+        """Read `pipe` from now on, and own it; `emit` is given each line without its end."""
+        self._pipe = pipe
+        self._emit = emit
+        self._partial = bytearray()
+        os.set_blocking(pipe, False)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(pipe, self._read)
 
-    def start(self) -> None:
-        """Begin to read; the parent's copy of the writing end is closed."""
-        os.close(self.write_fd)
-        asyncio.get_running_loop().add_reader(self._read_fd, self._read)
+    def drain(self) -> None:
+        """Take everything that has been written until now, an unfinished line too."""
+        for _ in range(_PIPE_BYTES_MAX // _TURN_BYTES):
+            if self._pipe < 0 or not self._read():
+                break
+        if self._partial:
+            self._line(self._partial)
+            self._partial = bytearray()
 
     def close(self) -> None:
-        """Take what is left and stop reading."""
-        if self._read_fd >= 0:
-            self._read()
+        """Take the rest and close the pipe; a process that still writes to it is told so by SIGPIPE."""
+        self.drain()
         self._end()
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
         try:
-            data = os.read(self._read_fd, 65_536)
+            data = os.read(self._pipe, _TURN_BYTES)
         except BlockingIOError:
-            return
-        except OSError:
-            data = b""
+            return False
         if not data:
             self._end()
-            return
-        *lines, self._rest = (self._rest + data).split(b"\n")
+            return False
+        *lines, rest = data.split(b"\n")
         for line in lines:
-            self._say(line)
-        while len(self._rest) > LINE_BYTES_MAX:
-            self._say(self._rest[:LINE_BYTES_MAX])
-            self._rest = self._rest[LINE_BYTES_MAX:]
+            self._partial += line
+            self._line(self._partial)
+            self._partial = bytearray()
+        self._partial += rest
+        if len(self._partial) >= LINE_BYTES_MAX:
+            self._line(self._partial[:LINE_BYTES_MAX])
+            del self._partial[:LINE_BYTES_MAX]
+        return True
 
-    def _say(self, line: bytes) -> None:
-        text = line.decode("utf-8", "replace").rstrip("\r")
-        if text:
-            self._on_line(text)
+    def _line(self, line: bytearray) -> None:
+        self._emit(line.decode(errors="replace"))
 
     def _end(self) -> None:
-        if self._read_fd < 0:
-            return
-        asyncio.get_running_loop().remove_reader(self._read_fd)
-        os.close(self._read_fd)
-        self._read_fd = -1
-        if self._rest:
-            self._say(self._rest)
-            self._rest = b""
+        if self._pipe >= 0:
+            self._loop.remove_reader(self._pipe)
+            os.close(self._pipe)
+            self._pipe = -1

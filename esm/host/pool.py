@@ -1,207 +1,204 @@
-"""Pool: the environments of one function, as a Target. Cold start on demand, warm reuse, replaced after a failure.
+"""The environments of one function, as a `Target`.
 
-Source: lambda.md 6 (payloads of failures), 7.7 (init and its limit).
+Law: whoever holds one of the function's slots may use one environment; a free environment needs no slot, so there
+are never more environments than slots. The one used last is used first, so that those not needed grow idle and end.
+A slot comes back when its environment is free or dead, never before.
 """
 
 import asyncio
-import time
-from collections import deque
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import msgspec
-
 from esm.errors import OperatorNeeded
-from esm.host import interpreters
-from esm.host.environment import Died, Environment, Surplus
-from esm.host.runtime_api import Event, Result
+from esm.host import endings
+from esm.host.environment import Blueprint, Environment, Exited, InitFailed, Ready, State, TooSlow
+from esm.model.clocks import Instant
 from esm.model.function import FunctionFacts, HostedFunction
-from esm.model.invocation import Answer, Ending, Invocation, Misconfigured, Throttled
+from esm.model.invocation import Ending, Invocation, Misconfigured, Throttled, Unreachable
+from esm.telemetry import Telemetry
 
 INIT_S = 10.0
-"""How long init may take before it is tried again inside the invocation."""
+"""Within it a handler must be loaded; a slower one is started again on the time of the invocation. lambda.md 7.7."""
+
+_CONFIGURATION = (FileNotFoundError, NotADirectoryError, PermissionError, ValueError)
+"""What starting a process raises when trying again will not help."""
 
 
 class Pool:
-    """Implements `ports.Target`. Invariant: at most `concurrency` environments exist."""
+    """See the module; `ports.Target` for a hosted function."""
 
-    def __init__(self, function: HostedFunction, concurrency: int, idle_s: float, surplus: Surplus) -> None:
-        self.concurrency: int | None = concurrency
+    def __init__(
+        self,
+        function: HostedFunction,
+        concurrency: int,
+        idle_s: float,
+        register: Path,
+        telemetry: Telemetry,
+        draw: Callable[[HostedFunction], Awaitable[Blueprint]],
+    ) -> None:
+        """`draw` makes the blueprint; raises OperatorNeeded while something that it needs is not there."""
         self._function = function
+        self._concurrency = concurrency
         self._idle_s = idle_s
-        self._surplus = surplus
-        self._idle: list[Environment] = []
-        self._busy: set[Environment] = set()
-        self._taken = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._freed = asyncio.Event()
-        self._sweeper: asyncio.Task[None] | None = None
+        self._register = register
+        self._telemetry = telemetry
+        self._draw = draw
+        self._blueprint: Blueprint | None = None
+        self._slots = asyncio.Semaphore(concurrency)
+        self._alive: set[Environment] = set()
+        self._free: list[Environment] = []
+        """Used last at the end."""
+        self._sweep: asyncio.TimerHandle | None = None
+        self._closings: set[asyncio.Task[None]] = set()
+        self.is_closed = False
+
+    @property
+    def concurrency(self) -> int | None:
+        """`ReservedConcurrentExecutions`, or the daemon's default; 0 blocks the function."""
+        return self._concurrency
 
     async def facts(self) -> FunctionFacts:
-        """Looks for interpreter, folder and module. Raises: OperatorNeeded."""
-        function = self._function
-        await asyncio.get_running_loop().run_in_executor(None, interpreters.interpreter, function.runtime)
-        _check_code(function)
-        return FunctionFacts(function.timeout_s, function.role)
+        """As configured. Raises: OperatorNeeded where interpreter, folder or module is missing."""
+        self._blueprint = await self._draw(self._function)
+        return FunctionFacts(self._function.timeout_s, self._function.role)
 
     async def wait_free(self) -> None:
-        """Return once an environment is free or may be started; never, while the concurrency is 0."""
-        while self._taken >= (self.concurrency or 0):
-            self._freed.clear()
-            await self._freed.wait()
+        """See `ports.Target`; does not return for a function that is blocked."""
+        await self._slots.acquire()
+        self._slots.release()
 
     async def invoke(self, invocation: Invocation) -> Ending:
-        """Run the function once. Cancelled: its environment is killed."""
-        if not await self._take(invocation.start_by):
-            return Throttled(invocation.request_id)
+        """See `ports.Target`. Waits for a slot until `start_by`; a cancelled invocation's environment is killed."""
         try:
-            return await self._invoke(invocation)
-        finally:
-            self._give()
+            blueprint = self._blueprint or await self._draw(self._function)
+        except OperatorNeeded as error:
+            return Misconfigured(invocation.request_id, str(error))
+        if not await self._has_slot(invocation.start_by):
+            return Throttled(invocation.request_id)
+        return await self._serve(blueprint, invocation)
 
     async def aclose(self) -> None:
-        """End every environment."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._sweeper
-        for environment in [*self._idle, *self._busy]:
-            environment.end("stopped")
-        self._idle.clear()
+        """Kill every environment, running or not, and wait for the end of all that they started."""
+        self.is_closed = True
+        for environment in tuple(self._alive):
+            environment.kill("stopped")
+        if self._sweep is not None:
+            self._sweep.cancel()
+        while self._alive or self._closings:
+            waiting = {environment.ended for environment in self._alive}
+            await asyncio.wait(waiting | self._closings)
 
-    async def _take(self, start_by: float | None) -> bool:
-        """Take one of the places, first come, first served, until `start_by`."""
-        loop = asyncio.get_running_loop()
-        if not self.concurrency:
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def _has_slot(self, start_by: Instant | None) -> bool:
+        if self._concurrency == 0 or self._is_too_late(start_by):
             return False
-        if self._taken < self.concurrency and not self._waiting:
-            self._taken += 1
-            return True
-        place = loop.create_future()
-        self._waiting.append(place)
         try:
-            timeout_s = None if start_by is None else max(0.0, start_by - loop.time())
-            await asyncio.wait({place}, timeout=timeout_s)
+            async with asyncio.timeout_at(start_by):
+                await self._slots.acquire()
+        except TimeoutError:
+            return False
+        if self._is_too_late(start_by):
+            self._slots.release()
+            return False
+        return True
+
+    def _is_too_late(self, start_by: Instant | None) -> bool:
+        return self.is_closed or (start_by is not None and start_by <= self._now())
+
+    async def _serve(self, blueprint: Blueprint, invocation: Invocation) -> Ending:
+        """Use an environment; a handler that loads too slowly gets a second one, and all of the function's time."""
+        environment = self._take_free() or self._new(blueprint)
+        timeout_s = self._function.timeout_s
+        try:
+            if environment.state is State.FREE:
+                return await environment.run(invocation, Instant(self._now() + timeout_s))
+            ending = await self._serve_cold(environment, invocation, INIT_S, None)
+            if ending is None:
+                environment = self._new(blueprint)
+                ending = await self._serve_cold(environment, invocation, timeout_s, Instant(self._now() + timeout_s))
+            return ending or endings.timed_out(invocation.request_id, timeout_s)
         except asyncio.CancelledError:
-            if place.done():
-                self._give()
+            environment.kill("cancelled")
             raise
         finally:
-            if not place.done():
-                self._waiting.remove(place)
-        return place.done()
+            self._give_back(environment)
 
-    def _give(self) -> None:
-        """Give the place to who waits longest, or back."""
-        if self._waiting:
-            self._waiting.popleft().set_result(None)
-        else:
-            self._taken -= 1
-            self._freed.set()
+    async def _serve_cold(  # noqa: PLR0911 - one for each way in which a start can end
+        self, environment: Environment, invocation: Invocation, init_s: float, deadline: Instant | None
+    ) -> Ending | None:
+        """Start an environment and use it; None when it was not ready within `init_s`.
 
-    async def _invoke(self, invocation: Invocation) -> Ending:
-        environment, left_s, failed = await self._environment(invocation)
-        if failed is not None or environment is None:
-            return failed or _died(invocation, Died(0))
-        is_reusable = False
+        `deadline` ends the invocation; None gives it the function's timeout once the handler is loaded. At `start_by`
+        the invocation is off, and the environment goes on loading for the next one.
+        """
+        request_id, start_by = invocation.request_id, invocation.start_by
         try:
-            event = Event(
-                invocation.request_id, int((time.time() + left_s) * 1000), str(invocation.function_arn),
-                invocation.payload, invocation.trace,
-            )  # fmt: skip
-            result = await environment.run(event, left_s)
-            is_reusable = isinstance(result, Result) and not result.is_last and environment.is_alive
-            return self._ending(invocation, result)
-        finally:
-            self._busy.discard(environment)
-            if is_reusable:
-                self._idle.append(environment)
-                self._sweep_later()
-            else:
-                environment.end("replaced")
+            await environment.start(init_s)
+        except _CONFIGURATION as error:
+            return Misconfigured(request_id, f"function {self._function.key} cannot be started: {error}")
+        except OSError as error:
+            return Unreachable(request_id, f"function {self._function.key} cannot be started now: {error}")
+        left_s = None if start_by is None else max(0.0, start_by - self._now())
+        await asyncio.wait({environment.initialised}, timeout=left_s)
+        if self._is_too_late(start_by) or not environment.initialised.done():
+            return Throttled(request_id)
+        match environment.initialised.result():
+            case Ready():
+                return await environment.run(invocation, deadline or Instant(self._now() + self._function.timeout_s))
+            case Exited(status):
+                return endings.exited(request_id, status)
+            case InitFailed(payload):
+                await asyncio.wait({environment.ended})
+                return endings.failed(request_id, payload)
+            case TooSlow():
+                await asyncio.wait({environment.ended})
+                return None
 
-    async def _environment(self, invocation: Invocation) -> tuple[Environment | None, float, Ending | None]:
-        """A ready environment and the time left for the function, or how the start failed."""
-        timeout_s = float(self._function.timeout_s)
-        while self._idle:
-            environment = self._idle.pop()
-            if environment.is_alive:
-                self._busy.add(environment)
-                return environment, timeout_s, None
-            environment.end("died")
-        started, failed = await self._started(invocation, INIT_S)
-        if started is not None or failed is not None:
-            return started, timeout_s, failed
-        began_at = time.monotonic()
-        started, failed = await self._started(invocation, timeout_s)
-        if started is None and failed is None:
-            failed = self._timed_out(invocation)
-        return started, max(0.001, timeout_s - (time.monotonic() - began_at)), failed
+    def _new(self, blueprint: Blueprint) -> Environment:
+        environment = Environment(blueprint, self._register, self._telemetry)
+        self._alive.add(environment)
+        environment.ended.add_done_callback(lambda _: self._ended(environment))
+        return environment
 
-    async def _started(self, invocation: Invocation, init_s: float) -> tuple[Environment | None, Ending | None]:
-        """A new environment, or how its init failed; neither after `init_s`."""
-        environment = Environment(self._function, self._surplus)
-        self._busy.add(environment)
-        is_ready: Died | bool = False
-        try:
-            await environment.start(invocation.request_id)
-            is_ready = await environment.ready(init_s)
-        except (OSError, OperatorNeeded) as error:
-            return None, Misconfigured(invocation.request_id, f"function {self._function.key} cannot start: {error}")
-        finally:
-            if is_ready is not True:
-                self._busy.discard(environment)
-                environment.end("init failed")
-        if is_ready is True:
-            return environment, None
-        if environment.init_error is not None:
-            return None, Answer(invocation.request_id, environment.init_error, "Unhandled")
-        return None, _died(invocation, is_ready) if isinstance(is_ready, Died) else None
+    def _take_free(self) -> Environment | None:
+        while self._free:
+            environment = self._free.pop()
+            if environment.is_free:
+                return environment
+        return None
 
-    def _ending(self, invocation: Invocation, result: Result | Died | None) -> Ending:
-        match result:
-            case Result(payload, is_error):
-                return Answer(invocation.request_id, payload, "Unhandled" if is_error else None)
-            case Died():
-                return _died(invocation, result)
-            case None:
-                return self._timed_out(invocation)
+    def _give_back(self, environment: Environment) -> None:
+        """Let the next one have the slot, as soon as nothing runs in it."""
+        match environment.state:
+            case State.FREE:
+                self._free.append(environment)
+                self._plan_sweep()
+                self._slots.release()
+            case State.STARTING:
+                environment.initialised.add_done_callback(lambda _: self._give_back(environment))
+            case State.ENDED:
+                self._slots.release()
+            case State.BUSY | State.ENDING:
+                environment.kill("given up")
+                environment.ended.add_done_callback(lambda _: self._slots.release())
 
-    def _timed_out(self, invocation: Invocation) -> Answer:
-        text = f"Task timed out after {self._function.timeout_s:.2f} seconds"
-        return _failure(invocation, "Sandbox.Timedout", text)
+    def _ended(self, environment: Environment) -> None:
+        self._alive.discard(environment)
+        if environment in self._free:
+            self._free.remove(environment)
+        closing = asyncio.get_running_loop().create_task(environment.aclose())
+        self._closings.add(closing)
+        closing.add_done_callback(self._closings.discard)
 
-    def _sweep_later(self) -> None:
-        if self._sweeper is None or self._sweeper.done():
-            self._sweeper = asyncio.create_task(self._sweep())
+    def _plan_sweep(self) -> None:
+        if self._sweep is None and self._free and not self.is_closed:
+            due = self._free[0].free_since + self._idle_s
+            self._sweep = asyncio.get_running_loop().call_at(due, self._end_idle)
 
-    async def _sweep(self) -> None:
-        """End environments that have been idle for long; ends with the last one."""
-        while self._idle:
-            await asyncio.sleep(max(0.05, self._idle[0].idle_since + self._idle_s - time.monotonic()))
-            due = time.monotonic() - self._idle_s
-            for environment in [one for one in self._idle if one.idle_since <= due or not one.is_alive]:
-                self._idle.remove(environment)
-                environment.end("idle")
-
-
-def _check_code(function: HostedFunction) -> None:
-    """Raises: OperatorNeeded where the folder or the handler's module is missing."""
-    folder = Path(function.code)
-    if not folder.is_dir():
-        raise OperatorNeeded(f"function {function.key}: there is no folder {folder}: CodeUri must name one")
-    module = function.handler.rpartition(".")[0].replace(".", "/")
-    names = (f"{module}.py", f"{module}/__init__.py", f"{module}.pyc")
-    if not module or not any((folder / name).exists() for name in names):
-        raise OperatorNeeded(
-            f"function {function.key}: Handler {function.handler} needs {folder / module}.py, which is not there"
-        )
-
-
-def _died(invocation: Invocation, died: Died) -> Answer:
-    return _failure(invocation, "Runtime.ExitError", died.text)
-
-
-def _failure(invocation: Invocation, kind: str, text: str) -> Answer:
-    document = {"errorType": kind, "errorMessage": f"RequestId: {invocation.request_id} Error: {text}"}
-    return Answer(invocation.request_id, msgspec.json.encode(document), "Unhandled")
+    def _end_idle(self) -> None:
+        self._sweep = None
+        while self._free and self._free[0].free_since + self._idle_s <= self._now():
+            self._free.pop(0).kill("idle")
+        self._plan_sweep()

@@ -1,1 +1,1 @@
-"""What goes on the path of interpreters that the compiled runtime client does not fit."""
+"""What stands in for the runtime client's compiled module where that does not fit the interpreter."""
