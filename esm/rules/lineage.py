@@ -55,7 +55,10 @@ class Lineage:
         return [shard for _, shard in sorted(self._shards.items()) if self._is_ready(shard)]
 
     def doubts(self) -> list[str]:
-        """Parents that are neither listed nor finished: ask whether they exist, then say `gone` or `found`."""
+        """Parents that are neither listed nor finished: ask whether they exist, and say `gone` where they do not.
+
+        One that exists is listed late; until it is, its own parents are not known, and it is not read.
+        """
         absent = {
             parent
             for shard in self._shards.values()

@@ -149,8 +149,15 @@ class ShardRunner:
         with anyio.move_on_after(LAST_SAVE_S, shield=True):
             await self._save(is_finished=is_finished, factor=factor if is_quiet and not is_finished else None)
             if self.stop.is_set and not is_finished:
-                await self._lease.release()
+                await self._release()
         return is_finished
+
+    async def _release(self) -> None:
+        """Another worker may claim the shard at once; without this it claims it a little later."""
+        try:
+            await self._lease.release()
+        except Unavailable as error:
+            self.around.telemetry.store_failed("release", str(error))
 
     async def _convert_forever(self) -> None:
         """Take over a changed ParallelizationFactor at a moment when nothing is open: all positions are one then."""

@@ -109,9 +109,7 @@ class StreamRunner:
         try:
             self._lineage.listed(await self._source.shards())
             for parent in self._lineage.doubts():
-                if await self._source.exists(parent):
-                    self._lineage.found([Shard(parent)])
-                else:
+                if not await self._source.exists(parent):
                     self._lineage.gone(parent)
             await self._forget(leases)
         except (Unavailable, OperatorNeeded) as error:
@@ -176,7 +174,7 @@ class StreamRunner:
 
     def _list_again_at(self) -> Instant:
         now = self._around.clock.now()
-        is_soon = not self._running or now - self._ended_at < LATE_CHILDREN_S
+        is_soon = not self._running or now - self._ended_at < LATE_CHILDREN_S or bool(self._lineage.doubts())
         return Instant(now + (LIST_AFTER_END_S if is_soon else LIST_EVERY_S))
 
     def _views(self) -> tuple[ShardView, ...]:
