@@ -69,21 +69,20 @@ class Deleter:
         self._calls.start_soon(self._settle, call)
 
     async def _settle(self, call: list[tuple[Message, _Request]]) -> None:
-        requests = {message.receipt_handle: request for message, request in call}
-        left = [message for message, _ in call]
+        left = call
         tries = 0
         while left:
             tries += 1
-            failed = await self._try(left)
-            gone = {message.receipt_handle for message in failed}
-            settled = [message for message in left if message.receipt_handle not in gone]
-            self._observation.telemetry.deleted(len(settled))
-            left = [message for message in failed if self._is_worth_a_try(message, tries)]
-            if len(left) < len(failed):
-                self._observation.telemetry.delete_given_up(len(failed) - len(left))
-            still = {message.receipt_handle for message in left}
-            for handle in [handle for handle in requests if handle not in still]:
-                _settled_one(requests.pop(handle))
+            failed = await self._try([message for message, _ in left])
+            self._observation.telemetry.deleted(len(left) - len(failed))
+            worth = [message for message in failed if self._is_worth_a_try(message, tries)]
+            if len(worth) < len(failed):
+                self._observation.telemetry.delete_given_up(len(failed) - len(worth))
+            again = {id(message) for message in worth}
+            for message, request in left:
+                if id(message) not in again:
+                    _settled_one(request)
+            left = [(message, request) for message, request in left if id(message) in again]
             if left:
                 pause = pause_s(tries, self._around.jitter())
                 await self._around.clock.sleep_until(Instant(self._around.clock.now() + pause))

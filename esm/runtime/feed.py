@@ -54,6 +54,8 @@ class Feed:
         self._shard = shard
         self.lanes = lanes
         self.position = position
+        self._read_at = UnixTime(0.0)
+        """When this feed last read, also when it read nothing."""
         for lane in lanes:
             lane.feed = self
 
@@ -67,6 +69,7 @@ class Feed:
             try:
                 read = await self._read(reader)
             except ShardGone:
+                shard.observation.mended(f"shard {shard.id}")
                 self._end()
                 break
             except PositionLost as lost:
@@ -107,6 +110,7 @@ class Feed:
         shard = self._shard
         shard.observation.telemetry.polled(len(read.records))
         shard.has_read(read)
+        self._read_at = shard.around.clock.wall()
         if not read.records:
             shard.pace.was_empty()
             self._join()
@@ -189,6 +193,11 @@ class Feed:
     def _restarted(self) -> ShardReader:
         shard = self._shard
         at = self.position.arrived_at if isinstance(self.position, AfterSequence) else UnixTime(0.0)
-        is_lost = isinstance(self.position, AfterSequence) and shard.around.clock.wall() - at >= shard.retention_s
+        for lane in self.lanes:
+            reached = shard.progress.frontier(lane.index)
+            if isinstance(reached, AfterSequence):
+                lane.skip_to = max(lane.skip_to, int(reached.sequence))
+        seen_at = max(at, self._read_at)
+        is_lost = isinstance(self.position, AfterSequence) and shard.around.clock.wall() - seen_at >= shard.retention_s
         shard.observation.telemetry.position_trimmed(shard.id, None, at, lost=is_lost)
         return shard.source.open(shard.id, TrimHorizon())

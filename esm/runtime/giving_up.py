@@ -2,6 +2,8 @@
 until age or retention ends; only then are the records dropped, and counted so.
 """
 
+from collections.abc import Callable
+
 from esm.errors import OperatorNeeded, Unavailable
 from esm.model.clocks import UnixTime
 from esm.model.mapping import Mapping
@@ -20,7 +22,11 @@ class Notifier:
     """Sends the notices of one mapping."""
 
     def __init__(
-        self, around: Surroundings, destination: Destination | None, observation: Observation, retention_s: float
+        self,
+        around: Surroundings,
+        destination: Destination | None,
+        observation: Observation,
+        retention_s: Callable[[], float],
     ) -> None:
         self._around = around
         self._destination = destination
@@ -60,7 +66,7 @@ class Notifier:
         return False
 
     def _gives_in_at(self, mapping: Mapping, step: GiveUp) -> UnixTime:
-        limit_s = self._retention_s
+        limit_s = self._retention_s()
         if mapping.record_age_max_s is not None and step.condition is not Condition.AGE:
             limit_s = min(limit_s, mapping.record_age_max_s)
         return UnixTime(step.span.first_arrived_at + limit_s)

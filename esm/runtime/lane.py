@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from esm.model.clocks import Instant, UnixTime
+from esm.model.mapping import Mapping
 from esm.model.position import AfterSequence
 from esm.model.record import StreamRecord
 from esm.rules.batching import BatchLimits, Window
-from esm.rules.delivery import Delivery, Done, GiveUp, Invoke, Reread, RetryRules, Wait
+from esm.rules.delivery import Delivery, Done, GiveUp, Invoke, Reread, RetryRules, Step, Wait
 from esm.rules.events import PAYLOAD_BYTES_MAX
 from esm.runtime.surroundings import Signal
 
@@ -42,6 +44,8 @@ class Lane:
         self.feed: Feed | None = None
         self.is_fed_out = False
         """The end of the shard has been read for this lane."""
+        self.has_finished = False
+        """The shard has ended and everything of the lane is settled."""
         self.delivery: Delivery | None = None
         self.failing_since: Instant | None = None
 
@@ -78,6 +82,7 @@ class Lane:
             while batch := await self._next_batch():
                 if not await self._deliver(batch):
                     return
+            self.has_finished = self.is_fed_out and not self.window
         finally:
             self._let_go(self._held_bytes + self.window.clear())
             self._held_bytes = 0
@@ -92,7 +97,7 @@ class Lane:
             due_at = self.window.due_at(limits)
             if due_at is None and self.is_fed_out:
                 return []
-            if due_at is not None and (clock.now() >= due_at or self.is_fed_out):
+            if due_at is not None and (clock.now() >= due_at or self.is_fed_out or self._shard.is_converting):
                 return self._take(limits)
             if self.feed is None and not self.is_fed_out and not self._shard.is_converting:
                 self._shard.feed_again(self)
@@ -121,11 +126,10 @@ class Lane:
         """Settle a batch; False: the stop came first, and what is not settled stays after the position."""
         clock = self._shard.around.clock
         mapping = self._shard.mapping()
-        limits_s = (mapping.record_age_max_s, self._shard.retention_s)
-        age_max_s = min(limit for limit in limits_s if limit is not None)
-        delivery = Delivery(batch, RetryRules(mapping.retries_max, age_max_s, mapping.bisect_on_error))
+        rules = RetryRules(mapping.retries_max, None, mapping.bisect_on_error)
+        delivery = Delivery(batch, rules)
         self.delivery = delivery
-        while step := delivery.step(clock.now(), clock.wall()):
+        while step := self._step(delivery, mapping):
             match step:
                 case Invoke():
                     is_going_on = await self._invoke(delivery)
@@ -147,6 +151,14 @@ class Lane:
         self.window.settled(clock.now())
         self._shard.changed.notify()
         return True
+
+    def _step(self, delivery: Delivery, mapping: Mapping) -> Step | None:
+        """Ask the rule; the stream's retention may have been changed meanwhile to save a blocked shard."""
+        clock = self._shard.around.clock
+        limits_s = (mapping.record_age_max_s, self._shard.retention_s)
+        age_max_s = min(limit for limit in limits_s if limit is not None)
+        delivery.rules = replace(delivery.rules, age_max_s=age_max_s)
+        return delivery.step(clock.now(), clock.wall())
 
     async def _invoke(self, delivery: Delivery) -> bool:
         shard = self._shard
@@ -190,6 +202,8 @@ class Lane:
 
     async def _give_up(self, delivery: Delivery, step: GiveUp) -> bool:
         shard = self._shard
+        if self.failing_since is None:
+            self.failing_since = shard.around.clock.now()
         if not await shard.notifier.give_up(shard.mapping(), shard.id, step, shard.stop):
             return False
         delivery.given_up()
@@ -198,14 +212,18 @@ class Lane:
         return True
 
     async def _reread(self, delivery: Delivery, last: StreamRecord) -> bool:
-        """Read the payloads of a parked batch again; may return before they came, then the rule is asked again."""
+        """Read the payloads of a parked batch again.
+
+        When they do not come for long, what has come is given back, so that lanes which read at once do not starve
+        each other of bytes; the rule is asked again, for the records may have expired.
+        """
         shard = self._shard
         clock = shard.around.clock
         self._is_rereading = True
         shard.changed.notify()
         if self.feed is None and not self.is_fed_out:
             shard.feed_again(self)
-        look_at = Instant(clock.now() + REREAD_LOOK_S)
+        look_at = Instant(clock.now() + REREAD_LOOK_S * (0.5 + shard.around.jitter()))
         with shard.stop.interruptible():
             while not self._is_fed_to(last) and clock.now() < look_at:
                 await self.changed.wait_until(clock, look_at)
@@ -215,7 +233,9 @@ class Lane:
             before = self.window.size_bytes
             delivery.restore(self.window.take_while(lambda record: int(record.sequence) <= int(last.sequence)))
             self._held_bytes += before - self.window.size_bytes
-            self._is_rereading = False
+        else:
+            self._park(delivery)
+        self._is_rereading = False
         return True
 
     def _is_fed_to(self, last: StreamRecord) -> bool:

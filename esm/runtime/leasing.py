@@ -41,11 +41,23 @@ class ShardLease:
     async def _put(self, lease: Lease) -> None:
         if lease == self.lease:
             return
-        try:
-            self._version = await self._around.store.put(_key(lease), stored.encode_lease(lease), self._version)
-        except Conflict as error:
-            raise LeaseLost(f"shard {lease.shard} of mapping {lease.mapping} has another owner") from error
-        self.lease = lease
+        value = stored.encode_lease(lease)
+        while True:
+            try:
+                self._version = await self._around.store.put(_key(lease), value, self._version)
+            except Conflict as error:
+                await self._adopt(lease, error)
+            else:
+                self.lease = lease
+                return
+
+    async def _adopt(self, lease: Lease, conflict: Conflict) -> None:
+        """A write of ours, whose answer was cancelled, is no other owner: the generation is the fence."""
+        item = await self._around.store.get(_key(lease))
+        found = stored.decode_lease(item.value) if item else None
+        if item is None or found is None or (found.owner, found.generation) != (self.lease.owner, lease.generation):
+            raise LeaseLost(f"shard {lease.shard} of mapping {lease.mapping} has another owner") from conflict
+        self._version = item.version
 
 
 class Leases:

@@ -34,6 +34,10 @@ class Observation:
             self.telemetry.problem(text)
         self._problems[where] = text
 
+    def cleared(self) -> None:
+        """The mapping starts anew: what was wrong will show again if it still is."""
+        self._problems.clear()
+
     def mended(self, where: str) -> None:
         """What was wrong with `where` is no more."""
         if self._problems.pop(where, None) is not None and not self._problems:

@@ -27,8 +27,11 @@ from esm.runtime.surroundings import Signal, Stop, Surroundings
 CONVERT_EVERY_S = 30.0
 """How often a shard tries to become quiet, to take over a changed ParallelizationFactor."""
 
-CONVERT_FOR_S = 5.0
-"""How long such a try may keep the shard from being read."""
+CONVERT_FOR_S = 60.0
+"""How long such a try may keep the shard from being read while its lanes finish what they hold."""
+
+UNREAD_S = 10.0
+"""A shard that could not be read for this long lags by that time, too."""
 
 LAST_SAVE_S = 2.0
 """How long the last save may take, beyond the grace period if it must be."""
@@ -40,7 +43,7 @@ class ShardRunner:
     def __init__(
         self, around: Surroundings, lease: ShardLease, source: StreamSource, mapping: Callable[[], Mapping],
         invoker: Invoker, gate: Gate, notifier: Notifier, observation: Observation, stop: Stop,
-        retention_s: float, announce: Callable[[tuple[ChildShard, ...]], None],
+        retention: Callable[[], float], announce: Callable[[tuple[ChildShard, ...]], None],
     ) -> None:  # fmt: skip
         self.around = around
         self.source = source
@@ -50,7 +53,7 @@ class ShardRunner:
         self.notifier = notifier
         self.observation = observation
         self.stop = stop
-        self.retention_s = retention_s
+        self._retention = retention
         self.announce = announce
         self.id = lease.lease.shard
         self.pace = Pace(source.reads_per_s_busy, source.reads_per_s_idle)
@@ -62,6 +65,8 @@ class ShardRunner:
         self._lease = lease
         self._to_save = Signal()
         self._behind_s: float | None = None
+        self._read_at = around.clock.now()
+        self._has_converted = False
         self._unsaved_since: Instant | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
 
@@ -82,6 +87,11 @@ class ShardRunner:
             raise
         return await self._leave()
 
+    @property
+    def retention_s(self) -> float:
+        """How long the stream keeps a record, as far as is known now."""
+        return self._retention()
+
     def feed_again(self, lane: Lane) -> None:
         """Give a lane that left its feed one of its own, from where it is."""
         self._start_feed([lane], self.progress.frontier(lane.index))
@@ -89,6 +99,7 @@ class ShardRunner:
     def has_read(self, read: Read) -> None:
         """A feed has read."""
         self._behind_s = read.behind_s
+        self._read_at = self.around.clock.now()
 
     def moved(self) -> None:
         """A position may have changed."""
@@ -100,7 +111,9 @@ class ShardRunner:
         """What status and metrics show of the shard."""
         now, wall = self.around.clock.now(), self.around.clock.wall()
         arrivals = [arrival for lane in self.lanes if (arrival := lane.oldest_arrival) is not None]
-        lag_s = max(0.0, wall - min(arrivals)) if arrivals else (self._behind_s or 0.0)
+        unread_s = now - self._read_at
+        behind_s = (self._behind_s or 0.0) + (unread_s if unread_s > UNREAD_S else 0.0)
+        lag_s = max(0.0, wall - min(arrivals)) if arrivals else behind_s
         failing = [now - lane.failing_since for lane in self.lanes if lane.failing_since is not None]
         return ShardView(
             id=self.id,
@@ -143,11 +156,10 @@ class ShardRunner:
 
     async def _leave(self) -> bool:
         """The last save: it ends within the grace period, or what was taken is delivered again."""
-        is_finished = all(lane.is_fed_out and lane.is_idle for lane in self.lanes)
-        factor = self.mapping().parallelization_factor
-        is_quiet = self.is_converting and self._is_quiet()
+        is_finished = all(lane.has_finished for lane in self.lanes)
+        factor = self.mapping().parallelization_factor if self._has_converted and not is_finished else None
         with anyio.move_on_after(LAST_SAVE_S, shield=True):
-            await self._save(is_finished=is_finished, factor=factor if is_quiet and not is_finished else None)
+            await self._save(is_finished=is_finished, factor=factor)
             if self.stop.is_set and not is_finished:
                 await self._release()
         return is_finished
@@ -166,10 +178,12 @@ class ShardRunner:
                 await self.changed.wait_until(self.around.clock, Instant(self.around.clock.now() + 1))
             self.is_converting = True
             with anyio.move_on_after(CONVERT_FOR_S):
-                while not self._is_quiet():
+                while not self._is_quiet() and not any(lane.failing_since is not None for lane in self.lanes):
                     await self.changed.wait_until(self.around.clock, Instant(self.around.clock.now() + 0.1))
-                self.end_early()
-                return
+                if self._is_quiet():
+                    self._has_converted = True
+                    self.end_early()
+                    return
             self.is_converting = False
             self.changed.notify()
             for lane in self.lanes:

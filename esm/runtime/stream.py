@@ -55,13 +55,14 @@ class StreamRunner:
         self._destination = destination
         self._observation = observation
         self._target = target
-        self._gate = Gate(Pressure(target.concurrency or CONCURRENCY_MAX))
+        self._gate = Gate(Pressure(self._concurrency()))
         self._invoker = Invoker(around, target, self._gate, observation)
         self._lineage = Lineage()
         self._running: dict[str, ShardRunner] = {}
         self._starting: set[str] = set()
         self._missing_since: dict[str, Instant] = {}
         self._wake = Signal()
+        self._facts = StreamFacts("", 0.0)
         self._ended_at = Instant(-LATE_CHILDREN_S)
         self.mapping = mapping
         self.stop = Stop()
@@ -80,7 +81,10 @@ class StreamRunner:
         Survives Unavailable and OperatorNeeded of source, target, destination and store.
         """
         facts = await self._known("source", self._source.facts)
-        if facts is None or await self._known("function", self._target.facts) is None:
+        if facts is None:
+            return
+        self._facts = facts
+        if await self._known("function", self._target.facts) is None:
             return
         leases = Leases(self._around, self.mapping, facts.identity, self.mapping.parallelization_factor)
         if await self._known("store", lambda: self._begin(leases)) is None:
@@ -88,9 +92,20 @@ class StreamRunner:
         self._observation.state = State.ENABLED
         async with anyio.create_task_group() as shards:
             while not self.stop.is_set:
-                await self._follow(leases, facts, shards)
+                await self._follow(leases, shards)
+                if self._facts.identity != facts.identity:
+                    self._observation.telemetry.warned("the stream was made again: it is read from its beginning")
+                    shards.cancel_scope.cancel()
+                    return
                 with self.stop.interruptible():
                     await self._wake.wait_until(self._around.clock, self._list_again_at())
+
+    def _concurrency(self) -> int:
+        bound = self._target.concurrency
+        return CONCURRENCY_MAX if bound is None else max(1, bound)
+
+    def _retention_s(self) -> float:
+        return self._facts.retention_s
 
     async def _known(self, where: str, ask: Callable[[], Awaitable[T]]) -> T | None:
         return await known(self._around, self.stop, self._observation, where, ask)
@@ -104,9 +119,12 @@ class StreamRunner:
         self._lineage.listed(listing)
         return True
 
-    async def _follow(self, leases: Leases, facts: StreamFacts, shards: anyio.abc.TaskGroup) -> None:
+    async def _follow(self, leases: Leases, shards: anyio.abc.TaskGroup) -> None:
         """One look at the stream: start what may be read now."""
         try:
+            before, self._facts = self._facts, await self._source.facts()
+            if self._facts.identity != before.identity:
+                return
             self._lineage.listed(await self._source.shards())
             for parent in self._lineage.doubts():
                 if not await self._source.exists(parent):
@@ -116,14 +134,15 @@ class StreamRunner:
             report(self._observation, "source", error)
         else:
             self._observation.mended("source")
+        self._gate.set_limit_max(self._concurrency())
         for shard in self._lineage.ready():
             if shard.id not in self._starting and not self.stop.is_set:
                 self._starting.add(shard.id)
-                shards.start_soon(self._run_shard, leases, facts, shard)
+                shards.start_soon(self._run_shard, leases, shard)
 
-    async def _run_shard(self, leases: Leases, facts: StreamFacts, shard: Shard) -> None:
+    async def _run_shard(self, leases: Leases, shard: Shard) -> None:
         """Claim and run one shard, again when its lanes change; ends when it is finished, stopped, or lost."""
-        notifier = Notifier(self._around, self._destination, self._observation, facts.retention_s)
+        notifier = Notifier(self._around, self._destination, self._observation, self._retention_s)
         try:
             while not self.stop.is_set:
                 lease = await known(
@@ -133,7 +152,7 @@ class StreamRunner:
                     return
                 runner = ShardRunner(
                     self._around, lease, self._source, lambda: self.mapping, self._invoker, self._gate, notifier,
-                    self._observation, self.stop, facts.retention_s, self._announce,
+                    self._observation, self.stop, self._retention_s, self._announce,
                 )  # fmt: skip
                 self._running[shard.id] = runner
                 self._observation.telemetry.shard_started(shard.id, lease.lease.generation)

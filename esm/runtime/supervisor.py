@@ -54,12 +54,17 @@ class Ward:
         self._around = around
         self._build = build
         self._plan: Plan | None = plan
+        self._function_arn = plan.mapping.function_arn
         self._runner: Runner | None = None
         self._changed = Signal()
         self._stop = Stop()
         self._waiting = Stop()
         self.observation = Observation(plan.mapping, around.telemetry.mapping(plan.mapping))
         self.has_ended = anyio.Event()
+
+    def can_follow(self, plan: Plan | None) -> bool:
+        """Whether the mapping goes on under this ward: it is wanted, and its labels stay true."""
+        return plan is not None and plan.mapping.function_arn == self._function_arn
 
     def follow(self, plan: Plan) -> None:
         """Go over to a changed plan."""
@@ -115,7 +120,7 @@ class Ward:
         if runner is None or self._plan != plan:
             return
         self._runner = runner
-        self.observation.mended("program")
+        self.observation.cleared()
         self.observation.telemetry.started(str(plan.mapping.source_arn), State.ENABLED)
         try:
             await runner.run()
@@ -157,7 +162,7 @@ class Supervisor:
         self._wanted = plans
         if self._tasks is None:
             return
-        for uuid in [uuid for uuid in self._wards if uuid not in plans]:
+        for uuid in [uuid for uuid, ward in self._wards.items() if not ward.can_follow(plans.get(uuid))]:
             ward = self._wards.pop(uuid)
             self._leaving.add(ward)
             ward.dismiss(Instant(float("inf")))
