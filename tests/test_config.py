@@ -200,6 +200,29 @@ def test_a_change_of_any_file_that_was_read_changes_the_digest(folder: Path) -> 
     assert config.digest(found.files) != before
 
 
+def test_a_file_that_cannot_be_read_is_refused_and_says_how_to_name_one(folder: Path) -> None:
+    (folder / "binary").write_bytes(b"\xff")
+    for name, reason in (("nope", "No such file"), (".", "Is a directory"), ("binary", "not UTF-8"), ("\0", "is none")):
+        with pytest.raises(ConfigurationRefused) as caught:
+            config.load(folder / name, {}, load_settings({}, {}), UnixTime(0))
+        (problem,) = caught.value.problems
+        assert reason in problem.text
+        assert problem.text.endswith("Name the file with -c or ESM_CONFIG.")
+
+
+def test_a_file_that_vanishes_changes_the_digest(folder: Path) -> None:
+    found = load(folder, BASE)
+    before = config.digest(found.files)
+    (folder / "esm.yaml").unlink()
+    assert config.digest(found.files) != before
+
+
+def test_region_and_endpoints_change_with_a_restart_only(folder: Path) -> None:
+    before = load(folder, BASE)
+    with pytest.raises(ConfigurationRefused, match="region: cannot change while the daemon runs: restart it"):
+        config.check_successor(before, load(folder, {**BASE, "region": "eu-west-1"}))
+
+
 @pytest.mark.parametrize("name", ["local.yaml", "aws.yaml"])
 def test_the_examples_are_complete(name: str) -> None:
     path = ROOT / "config" / name

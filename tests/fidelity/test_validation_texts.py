@@ -124,8 +124,8 @@ def test_every_parameter_of_the_service_model_is_known_here() -> None:
 
 TWO = (
     "2 validation errors detected: Value '0' at 'batchSize' failed to satisfy constraint: Member must have value"
-    " greater than or equal to 1; Value '-2' at 'maximumRetryAttempts' failed to satisfy constraint: Member must have value"
-    " greater than or equal to -1"
+    " greater than or equal to 1; Value '-2' at 'maximumRetryAttempts' failed to satisfy constraint: Member must have"
+    " value greater than or equal to -1"
 )
 
 
@@ -149,6 +149,11 @@ TWO = (
         (
             {"FunctionName": None},
             FIELD.format("null", "functionName", "not be null").replace("'null'", "null"),
+        ),
+        ({"FunctionName": ""}, FIELD.format("", "functionName", "have length greater than or equal to 1")),
+        (
+            {"DestinationConfig": {"OnFailure": {"Destination": "x" * 351}}},
+            FIELD.format("x" * 351, "destinationConfig.onFailure.destination", "have length less than or equal to 350"),
         ),
         (
             {"BatchSize": 0, "MaximumRetryAttempts": -2},

@@ -96,6 +96,7 @@ def test_sources_that_cannot_be_polled_are_refused(source: str, text: str) -> No
 @pytest.mark.parametrize(
     ("destination", "text"),
     [
+        ("kafka://topic", "use SQS or SNS"),
         ("arn:aws:s3:::bucket", "use SQS or SNS"), (QUEUE + ".fifo", "FIFO"), ("nowhere", "is invalid"),
         ("arn:aws:sqs:::q", "is invalid"), ("arn:aws:lambda:us-east-1:000000000000:function:f", "use SQS or SNS"),
     ],
