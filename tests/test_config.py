@@ -200,12 +200,145 @@ def test_a_change_of_any_file_that_was_read_changes_the_digest(folder: Path) -> 
     assert config.digest(found.files) != before
 
 
+def test_a_file_that_cannot_be_read_is_refused_and_says_how_to_name_one(folder: Path) -> None:
+    (folder / "binary").write_bytes(b"\xff")
+    for name, reason in (("nope", "No such file"), (".", "Is a directory"), ("binary", "not UTF-8"), ("\0", "is none")):
+        with pytest.raises(ConfigurationRefused) as caught:
+            config.load(folder / name, {}, load_settings({}, {}), UnixTime(0))
+        (problem,) = caught.value.problems
+        assert reason in problem.text
+        assert problem.text.endswith("Name the file with -c or ESM_CONFIG.")
+
+
+def test_a_file_that_vanishes_changes_the_digest(folder: Path) -> None:
+    found = load(folder, BASE)
+    before = config.digest(found.files)
+    (folder / "esm.yaml").unlink()
+    assert config.digest(found.files) != before
+
+
+def test_region_and_endpoints_change_with_a_restart_only(folder: Path) -> None:
+    before = load(folder, BASE)
+    with pytest.raises(ConfigurationRefused, match="region: cannot change while the daemon runs: restart it"):
+        config.check_successor(before, load(folder, {**BASE, "region": "eu-west-1"}))
+
+
 @pytest.mark.parametrize("name", ["local.yaml", "aws.yaml"])
 def test_the_examples_are_complete(name: str) -> None:
     path = ROOT / "config" / name
     found = config.load(path, {}, Settings(), UnixTime(1_800_000_000))
     assert found.mappings
     assert not found.warnings
+
+
+@pytest.mark.parametrize(
+    ("members", "problem"),
+    [
+        ({"Url": "http://["}, "functions.f.Url: must be a URL"), ({"Url": "http://"}, "functions.f.Url: must be a URL"),
+        ({"Url": "http://h:99999"}, "functions.f.Url: must be a URL"), ({"Url": 5}, "functions.f.Url: must be http"),
+        ({"Url": "http://u:p@h"}, "without user and password"), ({"Timeout": None}, "functions.f.Timeout: is needed"),
+        ({"Protocol": "web-adapter"}, "is not supported by this version of esm: use rie"),
+        ({"Protocol": ["rie"]}, "functions.f.Protocol: is needed"),
+        ({"MemorySize": 128}, "functions.f.MemorySize: is not supported for this kind of function"),
+        ({"Arn": "x"}, "it has Url and Arn"), ({"Url": None}, "functions.f.Url: must be http"),
+    ],
+)  # fmt: skip
+def test_a_wrong_member_of_a_function_behind_a_url_is_named(
+    folder: Path, members: dict[str, Any], problem: str
+) -> None:
+    function = {**BASE["functions"]["f"], **members}
+    assert any(problem in text for text in problems(folder, {**BASE, "functions": {"f": function}}))
+
+
+@pytest.mark.parametrize(
+    ("members", "problem"),
+    [
+        ({"Handler": "app"}, "module.function"), ({"Handler": "app."}, "module.function"),
+        ({"Runtime": "python2.7"}, "such as python3.11"), ({"Runtime": 3.11}, "such as python3.11"),
+        ({"CodeUri": "a\0b"}, "names no folder that can be looked at"), ({"CodeUri": "x" * 5000}, "names no folder"),
+        ({"CodeUri": "esm.yaml"}, "there is no folder"), ({"CodeUri": None}, "CodeUri: is needed"),
+        ({"Timeout": True}, "without quotes"), ({"Timeout": 0}, "1 to 900"), ({"Timeout": 3.5}, "1 to 900"),
+        ({"ReservedConcurrentExecutions": -1}, "0 to 1000"), ({"Environment": False}, "must be {Variables"),
+        ({"Environment": {"Variables": []}}, "must be {Variables"),
+        ({"Environment": {"Vars": {}}}, "must be {Variables"),
+        ({"Environment": {"Variables": {"A": "x"}}}, "two or more"), ({"Role": "arn:aws:iam::1:role/x"}, "role's ARN"),
+        ({"Environment": {"Variables": {"AB": "\0"}}}, "NUL"), ({"Environment": {"Variables": {"AB": None}}}, "quotes"),
+        ({"Environment": {"Variables": {"AB": "é" * 2048}}}, "hold 4098 bytes"),
+    ],
+)  # fmt: skip
+def test_a_wrong_member_of_a_hosted_function_is_named(folder: Path, members: dict[str, Any], problem: str) -> None:
+    assert any(problem in text for text in problems(folder, hosted(**members)))
+
+
+def test_four_kilobytes_of_variables_are_allowed(folder: Path) -> None:
+    load(folder, hosted(Environment={"Variables": {"AB": "x" * 4094}}))
+    load(folder, hosted(Environment={}))
+    load(folder, hosted(Environment=None))
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("f:", "ends in a colon"), ("f:live", "use $LATEST"), ("a:other", "has another qualifier already"),
+        ("a:not an alias", "names no version or alias"),
+        ("nobody:live", "is no key of functions: (there are: a, f)"),
+        ("arn:aws:lambda:us-east-1:000000000000:function:f:", "is no function's ARN"),
+        ("arn:aws:lambda:us-east-1:000000000000:function:f:live", "use $LATEST"),
+        (5, "is needed"), (None, "is needed"),
+    ],
+)  # fmt: skip
+def test_a_function_name_that_leads_nowhere_is_refused(folder: Path, name: object, problem: str) -> None:
+    arn = "arn:aws:lambda:us-east-1:111122223333:function:audit:live"
+    known = {**BASE, "functions": {**BASE["functions"], "a": {"Arn": arn}}}
+    (text,) = problems(folder, {**known, "mappings": [{"FunctionName": name, "EventSourceArn": QUEUE}]})
+    assert text.startswith("mappings[0].FunctionName: ")
+    assert problem in text
+
+
+@pytest.mark.parametrize(
+    ("region", "partition"),
+    [
+        ("eu-central-1", "aws"), ("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov"),
+        ("us-iso-east-1", "aws-iso"),
+        ("us-isob-east-1", "aws-iso-b"), ("eusc-de-east-1", "aws-eusc"), ("elasticmq", "aws"),
+    ],
+)  # fmt: skip
+def test_arns_of_functions_are_of_the_regions_partition(folder: Path, region: str, partition: str) -> None:
+    function = load(folder, {**BASE, "region": region}).functions["f"]
+    assert isinstance(function, UrlFunction)
+    assert str(function.arn) == f"arn:{partition}:lambda:{region}:000000000000:function:f"
+    assert function.role == f"arn:{partition}:iam::000000000000:role/f"
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"mappings": 0}, "mappings: must be a list"), ({"mappings": ["x"]}, "mappings[0]: must be a table"),
+        ({"endpoints": False}, "endpoints: must be a table"), ({"endpoints": {"sqz": "http://h"}}, "did you mean sqs?"),
+        ({"endpoints": {"sqs": "h:1"}}, "endpoints.sqs: must be a URL"), ({"region": "US East"}, "region: is needed"),
+        ({"endpoint_url": "http://u:p@h"}, "without user and password"),
+        ({"account_id": "१" * 12}, "account_id: is needed"),
+        ({"functions": {"a b": {"Arn": "x"}}}, "1 to 64 letters"),
+        ({"defaults": {}}, "is not supported by this version"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_at_the_top_is_named(folder: Path, change: dict[str, Any], problem: str) -> None:
+    assert any(problem in text for text in problems(folder, {**BASE, **change}))
+
+
+def test_settings_fill_in_what_the_file_leaves_out(folder: Path) -> None:
+    path = folder / "esm.yaml"
+    path.write_text("region: null\n")
+    environ = {"ESM_REGION": "eu-west-1", "ESM_ACCOUNT_ID": "123456789012", "ESM_ENDPOINT_URL": "http://h:1"}
+    found = config.load(path, {}, load_settings(environ, {}), UnixTime(0))
+    assert (found.region, found.account_id, found.endpoint_url) == ("eu-west-1", "123456789012", "http://h:1")
+
+
+def test_the_later_of_two_equal_mappings_is_the_one_refused(folder: Path) -> None:
+    one = {"FunctionName": "f", "EventSourceArn": QUEUE}
+    wrong = {"FunctionName": "nobody", "EventSourceArn": QUEUE}
+    texts = problems(folder, {**BASE, "mappings": [one, wrong, one, {**one, "UUID": "x"}]})
+    assert [text.partition(":")[0] for text in texts] == ["mappings[1].FunctionName", "mappings[3].UUID", "mappings[2]"]
 
 
 values = st.recursive(

@@ -1,5 +1,9 @@
 """Settings: what is known, what is refused, and every problem in one go."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,3 +72,62 @@ def test_no_value_brings_anything_but_settings_or_a_refusal(environ: dict[str, s
         load_settings(environ, {})
     except ConfigurationRefused as refusal:
         assert refusal.problems
+
+
+def test_nothing_but_the_given_environment_is_read() -> None:
+    program = "from esm.settings import load_settings as load; print(load({}, {}).sqs_wait_s)"
+    environ = {**os.environ, "ESM_SQS_WAIT_S": "7", "esm_sqs_wait_s": "8"}
+    answer = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True)
+    assert answer.stdout == "20\n"
+
+
+def test_a_name_in_other_letters_is_refused_not_passed_over() -> None:
+    assert refused(ESM_Sqs_Wait_S="1") == ["environment: ESM_Sqs_Wait_S: no such setting: did you mean ESM_SQS_WAIT_S?"]
+
+
+def test_an_empty_variable_counts_as_not_set() -> None:
+    names = [f"ESM_{name.upper()}" for name in Settings.model_fields]
+    assert load_settings(dict.fromkeys(names, ""), {}) == load_settings({}, {})
+
+
+def test_the_grace_is_looked_at_even_while_another_setting_is_wrong() -> None:
+    texts = refused(ESM_SHUTDOWN_GRACE_S="10", ESM_LOG_FORMAT="xml")
+    assert len(texts) == 2
+    assert any("use 25 or more" in text for text in texts)
+    assert len(refused(ESM_SHUTDOWN_GRACE_S="10", ESM_SQS_WAIT_S="x")) == 1
+
+
+@pytest.mark.parametrize("wait_s", range(21))
+def test_a_grace_lasts_at_least_five_seconds_more_than_a_receive(wait_s: int) -> None:
+    environ = {"ESM_SQS_WAIT_S": str(wait_s)}
+    assert load_settings({**environ, "ESM_SHUTDOWN_GRACE_S": str(wait_s + 5)}, {}).sqs_wait_s == wait_s
+    assert f"ESM_SHUTDOWN_GRACE_S={wait_s + 4}" in refused(**environ, ESM_SHUTDOWN_GRACE_S=str(wait_s + 4))[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SQS_WAIT_S", "21"), ("SQS_WAIT_S", "-1"), ("BUFFER_BYTES_MAX", "33554431"), ("BUFFER_BYTES_MAX", "1e9"),
+        ("KINESIS_READS_PER_S", "5.1"), ("KINESIS_READS_PER_S", "0"), ("DYNAMODB_READS_PER_S", "4.5"),
+        ("HOST_CONCURRENCY", "0"), ("HOST_IDLE_S", "inf"), ("HOST_IDLE_S", "nan"), ("SHUTDOWN_GRACE_S", "nan"),
+        ("CHECKPOINT_INTERVAL_S", "-1"), ("ACCOUNT_ID", "12"), ("METRICS_PER_SHARD", "maybe"), ("LOG_LEVEL", "loud"),
+        ("LOG_FORMAT", "xml"), ("STATE", "postgres://h/db"), ("STATE", "state.db"), ("ENDPOINT_URL", "localhost:4566"),
+        ("ENDPOINT_URL", "http://"), ("FUNCTION_AWS_ENDPOINT_URL", "x"), ("METRICS_ADDRESS", "9464"),
+        ("METRICS_ADDRESS", "::1:9464"), ("METRICS_ADDRESS", "a:65536"), ("METRICS_ADDRESS", "a:²"),
+        ("METRICS_ADDRESS", ":9464"), ("METRICS_ADDRESS", "[::1]"), ("METRICS_ADDRESS", "a:"),
+    ],
+)  # fmt: skip
+def test_a_value_out_of_its_range_is_refused_with_its_name_and_value(name: str, value: str) -> None:
+    (text,) = refused(**{f"ESM_{name}": value})
+    assert text.startswith(f"environment: ESM_{name} = {value!r}: ")
+
+
+@pytest.mark.parametrize("name", ["ESM_ENDPOINT_URL", "ESM_FUNCTION_AWS_ENDPOINT_URL", "ESM_STATE"])
+def test_a_url_with_a_password_is_refused_and_not_shown(name: str) -> None:
+    (text,) = refused(**{name: "http://user:hush@host"})
+    assert "hush" not in text
+
+
+def test_an_override_names_a_setting() -> None:
+    with pytest.raises(AssertionError, match="names a field"):
+        load_settings({}, {"confg": "x"})

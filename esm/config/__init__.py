@@ -233,11 +233,12 @@ class _Mappings:
         given = request.get("UUID")
         if given is not None and not (isinstance(given, str) and _UUID.fullmatch(given)):
             self._document.problem(f"{path}.UUID", given, "is no UUID: use the form of `uuidgen`, or leave it out")
-        for finding in validation.findings(request, self._wall):
+        found = validation.findings(request, self._wall)
+        for finding in found:
             if finding.member != "FunctionName":
                 place = f"{path}.{finding.member}"
                 self._document.problem(place, _at(request, finding.member), str(finding.error))
-        if target is None or len(self._document.problems) > before:
+        if target is None or found or len(self._document.problems) > before:
             return None
         arn, function = target
         made_uuid = given.lower() if given is not None else _uuid(arn, request["EventSourceArn"])

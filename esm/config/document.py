@@ -123,7 +123,8 @@ def read(path: Path, environ: Mapping[str, str]) -> Document:
             loader.dispose()
     except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
         words = " ".join(str(error).split())[:400]
-        raise ConfigurationRefused([Problem(str(path), "", None, f"is not YAML: {words}")]) from error
+        problem = Problem(str(path), "", None, f"is not YAML: {words}{_flow_hint(error, text)}", _line_of(error))
+        raise ConfigurationRefused([problem]) from error
     return document
 
 
@@ -306,6 +307,18 @@ def _lies_in(place: str, path: str) -> bool:
 
 def _short(tag: str) -> str:
     return "!!" + tag.removeprefix(_TAG) if tag.startswith(_TAG) else f"{tag!r:.80}"
+
+
+def _line_of(error: Exception) -> int | None:
+    mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+    return None if mark is None else mark.line + 1
+
+
+def _flow_hint(error: Exception, text: str) -> str:
+    line = _line_of(error)
+    if line is None or "${" not in "".join(text.splitlines()[line - 1 : line]):
+        return ""
+    return " (within { } and [ ] a ${...} must stand in quotes)"
 
 
 def _reason(error: OSError | ValueError) -> str:

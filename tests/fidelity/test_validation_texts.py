@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import botocore.session
 import pytest
 
 from esm.errors import RequestRefused
@@ -95,3 +96,106 @@ def test_several_functions_may_read_one_stream() -> None:
     request = {"FunctionName": "g", "EventSourceArn": STREAM, "StartingPosition": "LATEST"}
     second = validation.mapping_of(request, uuid="w", function_arn=other, wall=UnixTime(0))
     assert not validation.check_unique([made(EventSourceArn=STREAM, StartingPosition="LATEST"), second])
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [
+        ("BatchSize", 1, 10_000), ("MaximumBatchingWindowInSeconds", 0, 300), ("ParallelizationFactor", 1, 10),
+        ("MaximumRecordAgeInSeconds", -1, 604_800), ("MaximumRetryAttempts", -1, 10_000),
+        ("TumblingWindowInSeconds", 0, 900),
+    ],
+)  # fmt: skip
+def test_both_ends_of_every_range_are_those_of_the_service_model(name: str, least: int, most: int) -> None:
+    shape = botocore.session.get_session().get_service_model("lambda").shape_for("CreateEventSourceMappingRequest")
+    assert shape.members[name].metadata == {"min": least, "max": most}
+    where = name[0].lower() + name[1:]
+    for value, text in ((least - 1, f"greater than or equal to {least}"), (most + 1, f"less than or equal to {most}")):
+        with pytest.raises(RequestRefused) as caught:
+            made(EventSourceArn=STREAM, StartingPosition="LATEST", **{name: value})
+        assert str(caught.value) == FIELD.format(value, where, f"have value {text}")
+        assert (caught.value.exception, caught.value.status) == (FAILED, 400)
+
+
+def test_every_parameter_of_the_service_model_is_known_here() -> None:
+    shape = botocore.session.get_session().get_service_model("lambda").shape_for("CreateEventSourceMappingRequest")
+    assert set(shape.members) <= validation.PARAMETERS
+
+
+TWO = (
+    "2 validation errors detected: Value '0' at 'batchSize' failed to satisfy constraint: Member must have value"
+    " greater than or equal to 1; Value '-2' at 'maximumRetryAttempts' failed to satisfy constraint: Member must have"
+    " value greater than or equal to -1"
+)
+
+
+@pytest.mark.parametrize(
+    ("request_", "text"),
+    [
+        (
+            {"FunctionResponseTypes": ["Other"]},
+            FIELD.format(
+                "[Other]", "functionResponseTypes",
+                "satisfy constraint: [Member must satisfy enum value set: [ReportBatchItemFailures]]",
+            ),
+        ),
+        (
+            {"FunctionResponseTypes": ["ReportBatchItemFailures"] * 2},
+            FIELD.format(
+                "[ReportBatchItemFailures, ReportBatchItemFailures]", "functionResponseTypes",
+                "have length less than or equal to 1",
+            ),
+        ),
+        (
+            {"FunctionName": None},
+            FIELD.format("null", "functionName", "not be null").replace("'null'", "null"),
+        ),
+        ({"FunctionName": ""}, FIELD.format("", "functionName", "have length greater than or equal to 1")),
+        (
+            {"DestinationConfig": {"OnFailure": {"Destination": "x" * 351}}},
+            FIELD.format("x" * 351, "destinationConfig.onFailure.destination", "have length less than or equal to 350"),
+        ),
+        (
+            {"BatchSize": 0, "MaximumRetryAttempts": -2},
+            TWO,
+        ),
+    ],
+)  # fmt: skip
+def test_broken_constraints_are_worded_and_counted_together(request_: dict[str, Any], text: str) -> None:
+    with pytest.raises(RequestRefused) as caught:
+        made(EventSourceArn=STREAM, StartingPosition="LATEST", **request_)
+    assert (caught.value.exception, str(caught.value)) == (FAILED, text)
+
+
+@pytest.mark.parametrize("name", sorted(set(validation.STREAM_ONLY) - {"TumblingWindowInSeconds"}))
+def test_a_queue_takes_no_parameter_of_streams(name: str) -> None:
+    values: dict[str, Any] = {
+        "StartingPosition": "LATEST", "StartingPositionTimestamp": 1, "ParallelizationFactor": 1,
+        "MaximumRecordAgeInSeconds": 60, "MaximumRetryAttempts": 1, "BisectBatchOnFunctionError": True,
+        "DestinationConfig": {"OnFailure": {"Destination": QUEUE}},
+    }  # fmt: skip
+    with pytest.raises(RequestRefused) as caught:
+        made(EventSourceArn=QUEUE, **{name: values[name]})
+    assert str(caught.value) == f"Unsupported {name} parameter for given event source mapping type."
+    assert caught.value.exception == INVALID
+
+
+ON_SUCCESS = {"DestinationConfig": {"OnSuccess": {"Destination": QUEUE}}}
+
+
+@pytest.mark.parametrize(
+    ("request_", "text"),
+    [
+        ({**ON_SUCCESS}, "Unsupported DestinationConfig parameter for given event source mapping type."),
+        ({"BatchSize": 11, "Tags": {"a": "b"}}, "Unrecognized event source."),
+        (
+            {"EventSourceArn": STREAM, "Tags": {"a": "b"}},
+            "1 validation error detected: Value null at 'startingPosition'",
+        ),
+        ({"EventSourceArn": QUEUE, "BatchSize": 11, "Tags": {"a": "b"}}, "Maximum batch window in seconds must be"),
+    ],
+)
+def test_what_aws_looks_at_first_is_said_first(request_: dict[str, Any], text: str) -> None:
+    with pytest.raises(RequestRefused) as caught:
+        made(**request_)
+    assert str(caught.value).startswith(text)
