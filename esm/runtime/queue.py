@@ -39,6 +39,12 @@ RECEIVE_COUNT_MAX = 10
 FACTS_EVERY_S = 300
 """How often the queue's visibility is read again."""
 
+WINDOW_MARGIN_S = 1.0
+"""A window closes this long before the function could no longer end while its messages are hidden."""
+
+EMPTY_S = 1.0
+"""A receive that brought nothing lasts at least this long, whatever the server does with its wait."""
+
 LAST_START_S = 1.0
 """This long before the end of the grace period nothing is started any more."""
 
@@ -58,6 +64,7 @@ class QueueRunner:
         self._deleter = Deleter(around, source, observation)
         self._receiving = 0
         self._is_quiet = False
+        self._timeout_s = 0
         self._received = Signal()
         self._broke = Signal()
         self._oldest: dict[int, Instant] = {}
@@ -94,7 +101,7 @@ class QueueRunner:
         return max(1, min(bound for bound in bounds if bound is not None))
 
     async def _know(self) -> bool:
-        facts = await known(self._around, self.stop, self._observation, "source", self._checked_facts)
+        facts = await known(self._around, self.stop, self._observation, "queue", self._checked_facts)
         return facts is not None
 
     async def _checked_facts(self) -> QueueFacts:
@@ -102,6 +109,7 @@ class QueueRunner:
         function = await self._target.facts()
         if function.timeout_s is not None:
             check_timeout(function.timeout_s, facts.visibility_s)
+        self._timeout_s = function.timeout_s or 0
         self._observation.backlog = facts.backlog
         return facts
 
@@ -113,9 +121,11 @@ class QueueRunner:
     async def _receive_forever(self, number: int) -> None:
         failures = 0
         while not self.stop.is_set:
+            began_at = self._around.clock.now()
             with self.stop.interruptible() as waiting:
                 await self._wait_traffic()
                 await self._target.wait_free()
+                self._gate.set_limit_max(self._concurrency(self.mapping))
                 await self._gate.enter()
             if waiting.cancelled_caught:
                 return
@@ -129,6 +139,9 @@ class QueueRunner:
             if error is not None:
                 report(self._observation, "source", error)
             failures = await pause_after(self._around, self.stop, error, failures)
+            if self._is_quiet:
+                with self.stop.interruptible():
+                    await self._around.clock.sleep_until(Instant(began_at + EMPTY_S))
 
     async def _wait_traffic(self) -> None:
         """Return when the queue has been busy, or few enough receivers wait at it."""
@@ -160,7 +173,7 @@ class QueueRunner:
         while True:
             wait_s = self._around.sqs_wait_s
             if batch:
-                wait_s = min(wait_s, math.ceil(due_at - clock.now()))
+                wait_s = max(0, min(wait_s, math.floor(due_at - clock.now())))
             count = min(RECEIVE_COUNT_MAX, mapping.batch_size - len(batch))
             try:
                 messages, size = await self._receive(count, wait_s)
@@ -168,6 +181,9 @@ class QueueRunner:
                 return batch, held, error
             if messages and not batch:
                 due_at = Instant(clock.now() + mapping.window_s)
+            if messages:
+                ends_at = min(message.visible_at for message in messages)
+                due_at = Instant(min(due_at, ends_at - self._timeout_s - WINDOW_MARGIN_S))
             batch += messages
             held += size
             if not batch or len(batch) >= mapping.batch_size or payload_bytes(batch) >= PAYLOAD_BYTES_MAX:

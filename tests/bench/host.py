@@ -114,7 +114,7 @@ async def main() -> None:
                         theirs.append(await timed([it.invoke for it in servers[:width]], payload, count))
                     (rate, p50), (bare_rate, bare_p50) = (tuple(map(statistics.median, zip(*both, strict=True)))
                                                           for both in (ours, theirs))  # fmt: skip
-                    print(  # noqa: T201
+                    print(
 f"{label}, {width} environment(s): {rate:.0f}/s p50 {p50:.2f} ms; "
                           f"bare {bare_rate:.0f}/s p50 {bare_p50:.2f} ms; ratio {rate / bare_rate:.2f}")  # fmt: skip
         finally:

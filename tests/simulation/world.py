@@ -427,7 +427,7 @@ class FakeQueue:
         try:
             await self._reach()
             until = anyio.current_time() + wait_s
-            while not (found := self._take(count)) and anyio.current_time() < until:
+            while not (found := self._take(count)) and anyio.current_time() < until:  # noqa: ASYNC110
                 await anyio.sleep(0.1)
             await self._world.takes_time()
         except anyio.get_cancelled_exc_class():
