@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import botocore.exceptions as boto
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from esm.aws.failures import IteratorExpired, code_behind, taking_apart, translated
@@ -125,6 +125,8 @@ def said() -> Iterator[tuple[asyncio.Runner, list[Said], Sessions]]:
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(call=CALLS[0], status=200, body=b"null")
+@example(call=CALLS[2], status=500, body=b'"no object"')
 @given(call=st.sampled_from(CALLS), status=st.sampled_from([200, 300, 400, 404, 429, 500, 503]), body=BODIES)
 def test_whatever_a_server_says_is_an_answer_or_one_of_our_errors(
     said: tuple[asyncio.Runner, list[Said], Sessions],

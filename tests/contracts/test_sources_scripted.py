@@ -1,5 +1,6 @@
 """Streams where only a scripted server says it: throttling, expiry, trimming, ends, pages, and what makes no sense."""
 
+import asyncio
 import base64
 import json
 import time
@@ -348,6 +349,25 @@ async def test_a_server_that_does_not_know_the_arn_of_a_stream_is_asked_by_name_
             await source.open(SHARD, TrimHorizon()).read(10)
         assert ["StreamARN" in asked for asked in server.asked("GetShardIterator")] == [True, False, False]
         assert ["StreamARN" in asked for asked in server.asked("GetRecords")] == [False, False]
+
+
+async def test_calls_that_are_refused_for_the_arn_at_the_same_time_all_go_on_by_name() -> None:
+    both_came = asyncio.Event()
+    came = 0
+
+    async def by_name(ask: Ask) -> Said:
+        nonlocal came
+        if "StreamARN" not in ask.parameters:
+            return ITERATOR
+        came += 1
+        if came == 2:
+            both_came.set()
+        await both_came.wait()
+        return refusing("ValidationException", "Unknown field streamARN")
+
+    async with aws_server(GetShardIterator=by_name) as (_, sessions):
+        source = kinesis(sessions)
+        assert await asyncio.gather(source.exists(SHARD), source.exists(SHARD)) == [True, True]
 
 
 async def test_an_instant_is_asked_for_in_seconds() -> None:
