@@ -11,6 +11,25 @@ MEMORY_MB_DEFAULT = 128
 """Lambda's own default. Source: lambda.md 7.7."""
 
 
+ASYNC_RETRIES_DEFAULT = 2
+"""Lambda's own default. Source: lambda.md 5."""
+
+ASYNC_AGE_MAX_S_DEFAULT = 21_600
+"""Lambda's own default. Source: lambda.md 5."""
+
+
+@dataclass(frozen=True, slots=True)
+class AsyncRules:
+    """What becomes of a function's asynchronous events: `EventInvokeConfig` and `DeadLetterConfig`."""
+
+    retries_max: int = ASYNC_RETRIES_DEFAULT
+    age_max_s: int = ASYNC_AGE_MAX_S_DEFAULT
+    on_success: Arn | None = None
+    on_failure: Arn | None = None
+    dead_letter: Arn | None = None
+    """`DeadLetterConfig.TargetArn`: SQS or SNS."""
+
+
 @dataclass(frozen=True, slots=True)
 class HostedFunction:
     """Code that runs here, in processes of its own, behind the Lambda Runtime API."""
@@ -31,6 +50,13 @@ class HostedFunction:
     """Name and value, sorted by name. Never shown: values may be secrets."""
     reserved_concurrency: int | None = None
     """None: the daemon's default for one function (`ESM_HOST_CONCURRENCY`)."""
+    has_role: bool = False
+    """Whether `role` was configured: only then do its mappings poll with it."""
+    asynchronous: AsyncRules = AsyncRules()
+    allows_loops: bool = False
+    """`RecursiveLoop` is `Allow`."""
+    connection: str | None = None
+    """`Connection`: a key of `connections:`, for its asynchronous destinations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +69,28 @@ class UrlFunction:
     role: str
     url: str
     protocol: str
-    """`rie`: the Runtime Interface Emulator's path and answers."""
+    """`rie` (Runtime Interface Emulator), `web-adapter` (Lambda Web Adapter) or `http` (any URL)."""
     timeout_s: int
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """Name and value, sorted by name; `Headers` and `HeadersFrom` variables, already read. Never shown."""
+    header_files: tuple[tuple[str, str], ...] = ()
+    """Name and absolute path of the file that holds the value; read again when it changes."""
+    bearer_token_file: str | None = None
+    """Absolute path; read again when it changes."""
+    ca_file: str | None = None
+    client_cert_file: str | None = None
+    client_key_file: str | None = None
+    concurrency_max: int | None = None
+    """`MaxConcurrency`; None: the protocol's own bound."""
+    error_statuses: tuple[tuple[int, int], ...] | None = None
+    """`ErrorStatusCodes`: first and last of each range, sorted; None: the protocol's own rule."""
+    has_role: bool = False
+    """Whether `role` was configured: only then do its mappings poll with it."""
+    asynchronous: AsyncRules = AsyncRules()
+    allows_loops: bool = False
+    """`RecursiveLoop` is `Allow`."""
+    connection: str | None = None
+    """`Connection`: a key of `connections:`, for its asynchronous destinations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +100,10 @@ class LambdaFunction:
     key: str
     arn: Arn
     """As configured: with its qualifier, if it has one."""
+    allows_loops: bool = False
+    """`RecursiveLoop` is `Allow`."""
+    connection: str | None = None
+    """`Connection`: a key of `connections:`."""
 
 
 Function = HostedFunction | UrlFunction | LambdaFunction

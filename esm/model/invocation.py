@@ -22,6 +22,8 @@ class Invocation:
     """Nothing may start after this instant (a message's visibility ends): answer `Throttled` instead."""
     trace: str | None = None
     """X-Ray trace header of the caller."""
+    is_async: bool = False
+    """Invocation type `Event`: the target answers 202 with an empty payload once the event is stored."""
 
 
 @dataclass(frozen=True, slots=True)

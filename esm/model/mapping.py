@@ -18,6 +18,24 @@ class StartingPosition(Enum):
     AT_TIMESTAMP = "AT_TIMESTAMP"
 
 
+class InvocationType(Enum):
+    """How a mapping hands its batches to the function."""
+
+    REQUEST_RESPONSE = "RequestResponse"
+    """As on AWS: the batch is taken when the function has run."""
+    EVENT = "Event"
+    """Beyond AWS: the batch is taken when the function's asynchronous queue has it; order ends there."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailureBackoff:
+    """Beyond AWS: failed messages of a queue return after a pause of their own instead of the queue's visibility."""
+
+    delay_min_s: int
+    """Before the second receive; doubled with every further one."""
+    delay_max_s: int
+
+
 class State(Enum):
     """The state of a mapping as Lambda's API shows it."""
 
@@ -69,8 +87,45 @@ class Mapping:
     """`FunctionResponseTypes` holds `ReportBatchItemFailures`."""
     on_failure: Arn | None = None
     """`DestinationConfig.OnFailure.Destination`."""
+    on_failure_has_payload: bool = False
+    """`OnFailure.IncludePayload`: SQS and SNS notices carry the event, where it fits."""
+    on_failure_drops: bool = False
+    """`OnFailure.WhenUnreachable` is `drop`: a destination that fails loses the notice, as on AWS."""
+    on_failure_connection: str | None = None
+    """`OnFailure.Connection`: a key of `connections:`."""
     concurrency_max: int | None = None
     """`ScalingConfig.MaximumConcurrency`."""
+    pollers_min: int | None = None
+    """`ProvisionedPollerConfig.MinimumPollers`; None with `pollers_max` None: not provisioned."""
+    pollers_max: int | None = None
+    """`ProvisionedPollerConfig.MaximumPollers`."""
+    filters: tuple[str, ...] = ()
+    """`FilterCriteria.Filters[].Pattern`, each a JSON object as text; a record that any of them matches is taken."""
+    tumbling_window_s: int = 0
+    """`TumblingWindowInSeconds`; 0: none."""
+    invocation_type: InvocationType = InvocationType.REQUEST_RESPONSE
+    """`InvocationType`, beyond AWS."""
+    holds_group_on_failure: bool = False
+    """`HoldGroupOnFailure`, beyond AWS: later messages of a failed message's FIFO group count as failed, too."""
+    extends_visibility: bool = False
+    """`VisibilityHeartbeat`, beyond AWS: messages stay hidden for as long as the function runs."""
+    failure_backoff: FailureBackoff | None = None
+    """`FailureBackoff`, beyond AWS."""
+    role_arn: str | None = None
+    """`RoleArn`, beyond AWS: assumed for polling and for the destination."""
+    connection: str | None = None
+    """`Connection`, beyond AWS: a key of `connections:`, for the source."""
+    tags: tuple[tuple[str, str], ...] = ()
+    """Key and value, sorted by key."""
+    kms_key_arn: str | None = None
+    """Kept and shown; has no effect here."""
+    metrics: tuple[str, ...] = ()
+    """`MetricsConfig.Metrics`; kept and shown: the metrics are always there."""
+
+    @property
+    def is_fifo(self) -> bool:
+        """Whether the source is a FIFO queue."""
+        return self.source_kind is SourceKind.SQS and self.source_arn.resource.endswith(".fifo")
 
     @property
     def qualifier(self) -> str | None:
