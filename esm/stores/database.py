@@ -58,8 +58,11 @@ class Database:
         threading.Thread(target=self._serve, name="esm-state", daemon=True).start()
         try:
             await asyncio.wrap_future(self._opened)
-        except BaseException:
+        except asyncio.CancelledError:
             self._close()
+            raise
+        except EsmError:
+            await asyncio.wrap_future(self._ended)  # file and lock are let go before the refusal is heard
             raise
 
     async def run(self, run: Callable[[sqlite3.Connection], T], *, writes: bool) -> T:
