@@ -5,29 +5,34 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import cast
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from esm.aws.sessions import Sessions
 from esm.errors import Unavailable
 from esm.model.arn import Arn
 from esm.model.clocks import Instant
 from esm.model.function import FunctionFacts, UrlFunction
 from esm.model.invocation import Answer, Ending, Invocation, Misconfigured, Refused, Throttled, Unreachable
+from esm.ports import Target
+from esm.targets import make_target
 from esm.targets.addresses import Addresses
-from esm.targets.http import HttpFunction
 from esm.telemetry import Telemetry
 from tests.fakes.rie_server import Call, RieServer, answering, holding, rie_server
 
 ARN = Arn.parse("arn:aws:lambda:us-east-1:000000000000:function:billing")
 ROLE = "arn:aws:iam::000000000000:role/billing"
+NO_SESSIONS = cast("Sessions", None)
+"""Functions behind HTTP need none."""
+TELEMETRY = Telemetry(CollectorRegistry())
 PATH = "/2015-03-31/functions/function/invocations"
 
 
 @asynccontextmanager
-async def target_for(url: str, timeout_s: int = 30) -> AsyncIterator[HttpFunction]:
-    function = UrlFunction("billing", ARN, ROLE, url, "rie", timeout_s)
-    target = HttpFunction(function, Telemetry(CollectorRegistry()))
+async def target_for(url: str, timeout_s: int = 30) -> AsyncIterator[Target]:
+    target = make_target(UrlFunction("billing", ARN, ROLE, url, "rie", timeout_s), NO_SESSIONS, TELEMETRY)
     try:
         yield target
     finally:
@@ -402,7 +407,7 @@ async def test_addresses_come_and_go_with_the_names_answer() -> None:
     lent = [await addresses.take(None), await addresses.take(None)]
     assert lent == ["10.0.0.1", "10.0.0.2"]
     names.addresses = ("10.0.0.2", "10.0.0.3")
-    addresses.doubt()
+    addresses.doubt("10.0.0.1")
     assert await addresses.take(None) == "10.0.0.3"
     waiting = asyncio.ensure_future(addresses.take(None))
     addresses.give_back("10.0.0.1")
@@ -410,7 +415,7 @@ async def test_addresses_come_and_go_with_the_names_answer() -> None:
     assert not waiting.done()
     addresses.give_back("10.0.0.2")
     assert await waiting == "10.0.0.2"
-    assert addresses.count == 2
+    assert addresses.capacity == 2
 
 
 async def test_known_addresses_outlive_the_name_server() -> None:
@@ -421,7 +426,7 @@ async def test_known_addresses_outlive_the_name_server() -> None:
     assert address is not None
     addresses.give_back(address)
     names.addresses = ()
-    addresses.doubt()
+    addresses.doubt("10.0.0.1")
     assert await addresses.take(None) == "10.0.0.1"
 
 
@@ -431,7 +436,7 @@ async def test_a_slow_name_server_holds_up_nobody_who_can_do_with_known_addresse
     addresses = Addresses("fleet.test", 8080)
     await addresses.resolve()
     names.may_answer.clear()
-    addresses.doubt()
+    addresses.doubt("10.0.0.2")
     asking = asyncio.ensure_future(addresses.take(None))
     await asyncio.sleep(0)
     assert not asking.done()
