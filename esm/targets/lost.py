@@ -11,8 +11,10 @@ import aiohttp
 from esm.model.invocation import Ending, Misconfigured, Unreachable
 from esm.targets import function_errors
 
-_REFUSES_US = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")
-"""In the names of the alerts by which a server refuses a client's certificate, or that it has none. RFC 8446 6.2."""
+_REFUSES_US = (
+    "CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "HANDSHAKE_FAILURE", "PROTOCOL_VERSION", "UNRECOGNIZED_NAME",
+)  # fmt: skip
+"""In the names of the alerts by which a server refuses a client, mostly for its certificate. Source: RFC 8446 6.2."""
 
 
 def ending(request_id: str, host: str, error: Exception, *, was_sent: bool) -> Ending:
@@ -22,7 +24,7 @@ def ending(request_id: str, host: str, error: Exception, *, was_sent: bool) -> E
         text = f"The certificate of {host} is not trusted: {reason}. Mend it, or name its authority in CaFile"
         return Misconfigured(request_id, f"{text}.")
     if (alert := _alert(error)) is not None:
-        text = f"{host} refuses the client certificate ({alert}): see ClientCertFile and ClientKeyFile"
+        text = f"{host} refuses TLS with us ({alert}): see ClientCertFile and ClientKeyFile"
         return Misconfigured(request_id, f"{text}.")
     if isinstance(error, aiohttp.ClientResponseError):
         text = "The function's URL answers what is not HTTP: see that it names an HTTP server."
@@ -33,7 +35,7 @@ def ending(request_id: str, host: str, error: Exception, *, was_sent: bool) -> E
 
 
 def _alert(error: BaseException | None) -> str | None:
-    """The server's alert about our certificate, in the error or what caused it; None where there is none."""
+    """The alert by which the server refuses us, in the error or what caused it; None where there is none."""
     while error is not None:
         inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
         reason = str(inner.reason) if isinstance(inner, ssl.SSLError) else ""

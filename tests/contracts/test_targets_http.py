@@ -3,48 +3,22 @@
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import cast
+from collections.abc import Awaitable, Callable
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from esm.aws.sessions import Sessions
 from esm.errors import Unavailable
-from esm.model.arn import Arn
-from esm.model.clocks import Instant
-from esm.model.function import FunctionFacts, UrlFunction
-from esm.model.invocation import Answer, Ending, Invocation, Misconfigured, Refused, Throttled, Unreachable
-from esm.ports import Target
-from esm.targets import make_target
+from esm.model.function import FunctionFacts
+from esm.model.invocation import Answer, Ending, Misconfigured, Refused, Throttled, Unreachable
 from esm.targets.addresses import Addresses
-from esm.telemetry import Telemetry
 from tests.fakes.rie_server import Call, RieServer, answering, holding, rie_server
+from tests.fakes.url_functions import ARN, ROLE, invocation, target_for
 
-ARN = Arn.parse("arn:aws:lambda:us-east-1:000000000000:function:billing")
-ROLE = "arn:aws:iam::000000000000:role/billing"
-NO_SESSIONS = cast("Sessions", None)
-"""Functions behind HTTP need none."""
-TELEMETRY = Telemetry(CollectorRegistry())
 PATH = "/2015-03-31/functions/function/invocations"
 
 
-@asynccontextmanager
-async def target_for(url: str, timeout_s: int = 30) -> AsyncIterator[Target]:
-    target = make_target(UrlFunction("billing", ARN, ROLE, url, "rie", timeout_s), NO_SESSIONS, TELEMETRY)
-    try:
-        yield target
-    finally:
-        await target.aclose()
-
-
-def invocation(payload: bytes = b"{}", start_by: float | None = None, trace: str | None = None) -> Invocation:
-    return Invocation("request-1", ARN, payload, None if start_by is None else Instant(start_by), trace)
-
-
 async def ending(reply: Callable[[Call], Awaitable[None]], payload: bytes = b"{}", timeout_s: int = 30) -> Ending:
-    async with rie_server(reply) as server, target_for(server.url, timeout_s) as target:
+    async with rie_server(reply) as server, target_for(server.url, timeout_s=timeout_s) as target:
         return await target.invoke(invocation(payload))
 
 
