@@ -5,7 +5,8 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from random import Random
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -449,6 +450,7 @@ async def test_the_address_that_serves_the_fewest_is_next_and_one_that_refused_c
     addresses = Addresses("127.0.0.1", 80, each_max=None, all_max=5)
     await addresses.resolve()
     addresses._replace(["a", "b", "c"])
+    addresses._resolve_at = float("inf")
     assert addresses.capacity == 5
     assert [await addresses.take(None) for _ in range(4)] == ["a", "b", "c", "a"]
     addresses.give_back("b")
@@ -456,8 +458,8 @@ async def test_the_address_that_serves_the_fewest_is_next_and_one_that_refused_c
     for address in ("a", "a", "b", "c"):
         addresses.give_back(address)
     addresses.doubt("c")
-    addresses._resolve_at = float("inf")
-    assert [await addresses.take(None) for _ in range(4)] == ["b", "a", "b", "a"]
+    addresses._resolve_at = float("inf")  # the name is not asked again: it has one address
+    assert [await addresses.take(None) for _ in range(4)] == ["a", "b", "a", "b"]
 
 
 @st.composite
@@ -603,3 +605,27 @@ async def test_no_secret_is_in_any_text_or_log(protocol: str, caplog: pytest.Log
     async with target_for("http://127.0.0.1:1/?code=query-hunter2", protocol) as target:
         texts.append(repr(await target.invoke(invocation())))
     assert "hunter2" not in "".join(texts) + caplog.text + "".join(repr(one.__dict__) for one in caplog.records)
+
+
+PIECES = [
+    b"HTTP/1.1 200 OK\r\n", b"HTTP/1.0 500 \r\n", b"HTTP/1.1 101 Switching\r\n", b"HTTP/1.1 100 Continue\r\n\r\n",
+    b"HTTP/2", b"Content-Length: 3\r\n", b"Content-Length: -1\r\n", b"Content-Length: 99999999999999999999\r\n",
+    b"Transfer-Encoding: chunked\r\n", b"Content-Encoding: gzip\r\n", b"Content-Type: ;;\xff\r\n", b"X: \0\r\n",
+    b"Set-Cookie: \xff=;\r\n", b"Upgrade: websocket\r\nConnection: upgrade\r\n", b"Retry-After: \xc2\xb2\r\n",
+    b"Location: :\r\n", b"\r\n", b"3\r\nabc\r\n", b"zz\r\n", b"-1\r\n", b"0\r\n\r\n", b"ffffffffffffffffff\r\n",
+    b"null", b'{"errorType":', b"A" * 70_000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(150))
+async def test_whatever_a_server_sends_is_an_ending(seed: int) -> None:
+    chance = Random(seed)
+    sent = b"".join(chance.choices(PIECES, k=chance.randint(1, 8)))
+    if chance.random() < 0.5:
+        sent = b"HTTP/1.1 " + chance.choice([b"200", b"204", b"304", b"429", b"503", b"999"]) + b" \r\n" + sent
+
+    async def reply(call: Call) -> None:
+        call.writer.write(sent)
+
+    protocol = chance.choice(["rie", "web-adapter", "http"])
+    assert isinstance(await ending(reply, protocol, timeout_s=5), get_args(Ending))

@@ -4,7 +4,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -209,9 +209,24 @@ async def test_a_changed_authority_is_trusted_from_the_next_invocation_on(author
 
 @contextmanager
 def blocking_server(tls: ssl.SSLContext) -> Iterator[tuple[str, list[bytes]]]:
-    """A server that says why it refuses TLS, as most do; asyncio's own drops the alert with the connection."""
+    """A server that says why it refuses TLS, and reads on until the client has gone, as most do.
+
+    One that drops the connection at once may take its own alert with it, and looks like a function that died.
+    """
     came: list[bytes] = []
     listening = socket.create_server(("127.0.0.1", 0))
+
+    def answer(secured: ssl.SSLSocket) -> None:
+        try:
+            secured.do_handshake()
+        except ssl.SSLError:
+            with socket.socket(fileno=secured.detach()) as plain:
+                plain.shutdown(socket.SHUT_WR)
+                while plain.recv(65536):
+                    pass
+        else:
+            came.append(secured.recv(65536))
+            secured.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1")
 
     def serve() -> None:
         while True:
@@ -219,12 +234,8 @@ def blocking_server(tls: ssl.SSLContext) -> Iterator[tuple[str, list[bytes]]]:
                 plain, _ = listening.accept()
             except OSError:
                 return
-            try:
-                with tls.wrap_socket(plain, server_side=True) as secured:
-                    came.append(secured.recv(65536))
-                    secured.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1")
-            except OSError:
-                plain.close()
+            with suppress(OSError), tls.wrap_socket(plain, server_side=True, do_handshake_on_connect=False) as secured:
+                answer(secured)
 
     thread = threading.Thread(target=serve)
     thread.start()
