@@ -12,6 +12,7 @@ whatever stands behind a single address.
 """
 
 import asyncio
+import re
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -32,6 +33,8 @@ from esm.targets.request_headers import ConfiguredHeaders
 from esm.targets.tls import ClientTls
 from esm.telemetry import Telemetry
 
+_QUOTED = re.compile(r"[A-Za-z0-9:/?#\[\]@!$&'()*+,;=%._~-]+")
+"""A URL that holds nothing to be quoted is asked as it is written: a query may carry a signature. Source: RFC 3986 2."""
 _CONNECT_WITHIN_S = 10.0
 _SEND_WITHIN_S = 60.0
 """From the start of the connection to the last byte of the request, 6 MB at most."""
@@ -48,7 +51,7 @@ class HttpFunction:
 
     def __init__(self, function: UrlFunction, protocol: HttpProtocol, telemetry: Telemetry) -> None:
         """Raises: RequestRefused for headers or files that the function cannot have."""
-        url = URL(function.url, encoded=function.url.isascii())
+        url = URL(function.url, encoded=_QUOTED.fullmatch(function.url) is not None)
         path = protocol.path(url.raw_path)
         self._url = url if path == url.raw_path else url.with_path(path, encoded=True, keep_query=True)
         self._host = url.raw_host or ""

@@ -49,6 +49,8 @@ async def test_payload_and_answer_pass_byte_for_byte(protocol: str) -> None:
         ("http", "", "/"),
         ("http", "/hook/?code=a%2Fb+c%2b%7e==&x", "/hook/?code=a%2Fb+c%2b%7e==&x"),
         ("http", "/a%2Fb/../c", "/a%2Fb/../c"),
+        ("http", "/\u00e4{x}?q=\u00e4", "/%C3%A4%7Bx%7D?q=%C3%A4"),
+        ("http", "/a#fragment", "/a"),
     ],
 )
 async def test_the_urls_own_path_and_query_are_asked(protocol: str, path: str, asked: str) -> None:
