@@ -34,7 +34,7 @@ from esm.targets.tls import ClientTls
 from esm.telemetry import Telemetry
 
 _QUOTED = re.compile(r"[A-Za-z0-9:/?#\[\]@!$&'()*+,;=%._~-]+")
-"""A URL that holds nothing to be quoted is asked as it is written: a query may carry a signature. Source: RFC 3986 2."""
+"""A URL that needs no quoting is asked as it is written: a query may carry a signature. Source: RFC 3986 2."""
 _CONNECT_WITHIN_S = 10.0
 _SEND_WITHIN_S = 60.0
 """From the start of the connection to the last byte of the request, 6 MB at most."""

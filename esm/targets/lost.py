@@ -4,6 +4,7 @@ Law: before the whole request is with the network the function cannot have run; 
 a server that refuses TLS, which under TLS 1.3 it says only then, or that does not speak HTTP, has run nothing.
 """
 
+import os
 import ssl
 
 import aiohttp
@@ -12,7 +13,7 @@ from esm.model.invocation import Ending, Misconfigured, Unreachable
 from esm.targets import function_errors
 
 _REFUSES_US = (
-    "CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "HANDSHAKE_FAILURE", "PROTOCOL_VERSION", "UNRECOGNIZED_NAME",
+    "CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "HANDSHAKE_FAILURE", "PROTOCOL_VERSION",
 )  # fmt: skip
 """In the names of the alerts by which a server refuses a client, mostly for its certificate. Source: RFC 8446 6.2."""
 
@@ -38,7 +39,7 @@ def _alert(error: BaseException | None) -> str | None:
     """The alert by which the server refuses us, in the error or what caused it; None where there is none."""
     while error is not None:
         inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-        reason = str(inner.reason) if isinstance(inner, ssl.SSLError) else ""
+        reason = str(getattr(inner, "reason", "")) if isinstance(inner, ssl.SSLError) else ""
         if "ALERT" in reason and any(word in reason for word in _REFUSES_US):
             return reason
         error = error.__cause__
@@ -49,5 +50,8 @@ def _text(error: Exception) -> str:
     """What failed; never the words of a library that may show the URL, or what the server sent."""
     if isinstance(error, aiohttp.ServerTimeoutError):
         return "it takes no connection"
-    inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    return str(inner) or type(inner).__name__ if isinstance(inner, OSError) else type(inner).__name__
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return str(error.os_error) or type(error.os_error).__name__
+    if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
+        return os.strerror(error.errno)
+    return type(error).__name__

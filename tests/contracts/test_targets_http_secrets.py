@@ -331,4 +331,6 @@ def test_what_failed_is_said_without_the_words_of_a_library() -> None:
     assert lost.ending("r", "billing", slow, was_sent=False) == Unreachable(
         "r", "The function cannot be reached: it takes no connection."
     )
-    assert "hunter2" not in repr(lost.ending("r", "billing", odd, was_sent=False))
+    broken = aiohttp.ClientOSError(32, "Can not write request body for http://billing/?code=hunter2")
+    for error in (odd, broken, aiohttp.ServerDisconnectedError("hunter2"), ssl.SSLError("hunter2")):
+        assert "hunter2" not in repr(lost.ending("r", "billing", error, was_sent=False))
