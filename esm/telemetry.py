@@ -215,6 +215,14 @@ class MappingTelemetry:
         """What was wrong has been mended."""
         _log(logging.INFO, "mapping recovered", **self._where)
 
+    def circuit_opened(self) -> None:
+        """The target could not be reached several times in a row: one batch at a time is offered."""
+        _log(logging.WARNING, "target circuit opened", **self._where)
+
+    def circuit_closed(self) -> None:
+        """The function ran again: the mapping goes back to its concurrency, step by step."""
+        _log(logging.INFO, "target circuit closed", **self._where)
+
     def polled(self, count: int) -> None:
         """A read ended; 0 is an empty one."""
         self._telemetry.polled.labels(**self._labels).inc(count)
@@ -321,6 +329,8 @@ class LiveGauges(Collector):
         yield GaugeMetricFamily("esm_buffered_bytes", "Bytes read and not yet settled", value=self.buffered_bytes())
         yield _gauge("esm_invocations_in_flight", "Invocations", ((n, v.in_flight) for v, n in views))
         yield _gauge("esm_mapping_problem", "1 while someone must act", ((n, float(v.has_problem)) for v, n in views))
+        circuits = ((n, float(v.circuit_open)) for v, n in views)
+        yield _gauge("esm_target_circuit_open", "1 while one batch at a time is offered to a broken target", circuits)
         backlog = ((n, v.backlog) for v, n in views if v.backlog is not None)
         yield _gauge("esm_queue_backlog", "Messages waiting in the queue", backlog)
         states = GaugeMetricFamily("esm_mapping_state", "1 for the current state", labels=(*_LABELS, "state"))

@@ -36,3 +36,5 @@ class MappingView:
     backlog: int | None
     """Messages waiting in a queue; None for streams."""
     shards: tuple[ShardView, ...]
+    circuit_open: bool = False
+    """The target is broken: one batch at a time until one succeeds. Reports of earlier versions do not say it."""

@@ -41,6 +41,7 @@ class Invoker:
         duration_s = self._around.clock.now() - began_at
         outcome = responses.read(ending, ids, reports_item_failures=mapping.reports_item_failures)
         self._gate.ended(outcome)
+        observation.circuit(is_open=self._gate.is_broken)
         failed = 0 if isinstance(outcome, Succeeded) else len(records)
         name = responses.outcome_name(outcome)
         observation.telemetry.invocation_ended(ending, name, len(records), failed, duration_s)

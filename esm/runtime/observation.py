@@ -19,6 +19,7 @@ class Observation:
         self.shards: Callable[[], tuple[ShardView, ...]] = tuple
         self.in_flight = 0
         self.backlog: int | None = None
+        self._is_circuit_open = False
 
     def succeeded(self) -> None:
         """A batch was taken, or its failure was settled."""
@@ -34,9 +35,21 @@ class Observation:
             self.telemetry.problem(text)
         self._problems[where] = text
 
+    def circuit(self, *, is_open: bool) -> None:
+        """Whether the target counts as broken, after each invocation; a change is an event."""
+        if is_open and not self._is_circuit_open:
+            self.telemetry.circuit_opened()
+        elif self._is_circuit_open and not is_open:
+            self.telemetry.circuit_closed()
+        self._is_circuit_open = is_open
+
     def cleared(self) -> None:
         """The mapping starts anew: what was wrong will show again if it still is."""
         self._problems.clear()
+
+    def rested(self) -> None:
+        """Nothing is offered to the target any more, so it is not broken either."""
+        self._is_circuit_open = False
 
     def mended(self, where: str) -> None:
         """What was wrong with `where` is no more."""
@@ -56,4 +69,5 @@ class Observation:
             in_flight=self.in_flight,
             backlog=self.backlog,
             shards=self.shards(),
+            circuit_open=self._is_circuit_open,
         )

@@ -126,6 +126,7 @@ class Ward:
             await runner.run()
         finally:
             self._runner = None
+            self.observation.rested()
 
     async def _rest(self) -> None:
         self.observation.state = State.DISABLED

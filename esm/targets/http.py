@@ -1,8 +1,10 @@
-"""A function behind HTTP that speaks the Runtime Interface Emulator's protocol (`rie`).
+"""A function behind HTTP, whatever its protocol: connections, bounds, deadlines, and what counts as having run.
 
-Law: one invocation at a time on each address, also when its caller has gone: an address is free again once its server
-has answered or closed. What fails before the whole request was handed to the network never ran; what fails later may
-have run, and counts.
+Law: as many invocations at once at each address, and at all of them, as protocol and configuration allow. Where an
+address is bounded (`rie`), it is free again only once its server has answered or closed, also when its caller has gone.
+What fails before the whole request was handed to the network never ran; what fails later may have run, and counts.
+Requests go straight to the function: neither proxies nor redirects are followed. Nothing that a header, a URL's query
+or an answer holds is in any text.
 
 A connection serves one invocation. One that is kept may have been closed by its server just when it is used again,
 and that cannot be told from a function that died. A new one costs 0.4 ms on loopback, and spreads invocations over
@@ -11,22 +13,28 @@ whatever stands behind a single address.
 
 import asyncio
 import re
+import ssl
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
+from multidict import CIMultiDict
 from yarl import URL
 
 from esm.aws.sessions import keepalive_socket
-from esm.errors import Unavailable
+from esm.errors import OperatorNeeded, Unavailable
 from esm.model.function import FunctionFacts, UrlFunction
 from esm.model.invocation import Ending, Invocation, Misconfigured, Throttled, Unreachable
-from esm.targets import function_errors, rie
+from esm.targets import function_errors, lost
 from esm.targets.addresses import Addresses
+from esm.targets.protocol import Call, HttpProtocol
+from esm.targets.request_headers import ConfiguredHeaders
+from esm.targets.tls import ClientTls
 from esm.telemetry import Telemetry
 
-_INVOKE_PATH = re.compile(r"/2015-03-31/functions/[^/]+/invocations")
+_QUOTED = re.compile(r"[A-Za-z0-9:/?#\[\]@!$&'()*+,;=%._~-]+")
+"""A URL that needs no quoting is asked as it is written: a query may carry a signature. Source: RFC 3986 2."""
 _CONNECT_WITHIN_S = 10.0
 _SEND_WITHIN_S = 60.0
 """From the start of the connection to the last byte of the request, 6 MB at most."""
@@ -34,27 +42,39 @@ _GRACE_S = 1.0
 """How long after its timeout the function's own answer is waited for."""
 _RUN_S_MAX = 900.0
 """The longest that any function runs: after it, an address whose server stays silent is used again."""
+_HEADER_BYTES_MAX = 65_536
+"""Of one header of an answer: a function that ran is not to be taken for what does not speak HTTP."""
 
 
 class HttpFunction:
     """A `Target` for a `UrlFunction`."""
 
-    def __init__(self, function: UrlFunction, telemetry: Telemetry) -> None:
-        url = URL(function.url)
-        self._url = url if _INVOKE_PATH.fullmatch(url.path) else url.with_path(url.path.rstrip("/") + rie.PATH)
+    def __init__(self, function: UrlFunction, protocol: HttpProtocol, telemetry: Telemetry) -> None:
+        """Raises: RequestRefused for headers or files that the function cannot have."""
+        url = URL(function.url, encoded=_QUOTED.fullmatch(function.url) is not None)
+        path = protocol.path(url.raw_path)
+        self._url = url if path == url.raw_path else url.with_path(path, encoded=True, keep_query=True)
+        self._host = url.raw_host or ""
         self._function = function
+        self._protocol = protocol
         self._telemetry = telemetry
-        self._addresses = Addresses(url.host or "", url.port or 80)
+        self._configured = ConfiguredHeaders(function)
+        self._tls = ClientTls(function, is_https=url.scheme == "https")
+        self._addresses = Addresses(
+            self._host, url.port or 80, each_max=protocol.each_max, all_max=function.concurrency_max
+        )  # fmt: skip
         self._exchanges: set[asyncio.Task[Ending]] = set()
         self._session: aiohttp.ClientSession | None = None
 
     @property
     def concurrency(self) -> int | None:
-        """One for each address of the host, at least 1; may change while the daemon runs."""
-        return max(1, self._addresses.count)
+        """What protocol and `MaxConcurrency` allow, at least 1; with `rie` it follows the host's addresses."""
+        return self._addresses.capacity
 
     async def facts(self) -> FunctionFacts:
-        """As configured. Raises: Unavailable where the host has no address."""
+        """As configured. Raises: OperatorNeeded (a file cannot be used), Unavailable (the host has no address)."""
+        self._configured.value()
+        self._ssl()
         await self._addresses.resolve()
         return FunctionFacts(self._function.timeout_s, self._function.role)
 
@@ -70,7 +90,7 @@ class HttpFunction:
     async def invoke(self, invocation: Invocation) -> Ending:
         """See `ports.Target`.
 
-        Cancelled: what was not sent yet never runs; what runs goes on and keeps its address until it ends.
+        Cancelled: what was not sent yet never runs; what runs keeps its address until it ends, or loses its connection.
         """
         try:
             address = await self._addresses.take(invocation.start_by)
@@ -86,7 +106,7 @@ class HttpFunction:
         try:
             return await self._wait_ending(exchange, address, invocation, sent)
         finally:
-            if not sent.done():
+            if not sent.done() or self._protocol.each_max is None:
                 exchange.cancel()
             elif not exchange.done():
                 limit = loop.call_later(_RUN_S_MAX, exchange.cancel)
@@ -120,10 +140,11 @@ class HttpFunction:
             return Unreachable(request_id, f"{address} did not take the request within {_SEND_WITHIN_S:.0f} s.")
         await asyncio.wait({exchange}, timeout=self._function.timeout_s + _GRACE_S)
         if not exchange.done():
-            self._telemetry.warned(
-                "function runs on after its timeout; its address stays out of use",
-                function=self._function.key, address=address, timeout_s=self._function.timeout_s,
-            )  # fmt: skip
+            if self._protocol.each_max is not None:
+                self._telemetry.warned(
+                    "function runs on after its timeout; its address stays out of use",
+                    function=self._function.key, address=address, timeout_s=self._function.timeout_s,
+                )  # fmt: skip
             return function_errors.timed_out(request_id, self._function.timeout_s)
         if exchange.cancelled():
             return Unreachable(request_id, "The target was closed.")
@@ -131,39 +152,42 @@ class HttpFunction:
 
     async def _exchange(self, address: str, invocation: Invocation, sent: asyncio.Future[None]) -> Ending:
         """One request and its answer. Sets `sent` once the whole request is with the network."""
-        request_id = invocation.request_id
+        timeout_s = self._function.timeout_s
+        call = Call(invocation, timeout_s, int((time.time() + timeout_s) * 1000))
         try:
             async with self._open_session().post(
                 self._url.with_host(address),
                 data=_body(invocation.payload, sent),
-                headers=self._headers(invocation),
+                headers=self._headers(call),
                 allow_redirects=False,
-                server_hostname=self._url.host,
+                server_hostname=self._host,
+                ssl=self._ssl(),
             ) as response:
                 body = await _bounded(response.content)
                 if body is None:
-                    return function_errors.too_large(request_id)
-                return rie.ending(request_id, self._function.timeout_s, response.status, response.headers, body)
-        except aiohttp.ClientResponseError as error:
-            text = f"The function's URL answers what is not HTTP ({error.message}): see that it names an rie server."
-            return Misconfigured(request_id, text)
+                    return function_errors.too_large(call.request_id)
+                return self._protocol.ending(call, response.status, response.headers, body)
+        except OperatorNeeded as error:
+            return Misconfigured(call.request_id, str(error))
         except (aiohttp.ClientError, OSError) as error:
-            if sent.done():
-                return function_errors.exited(request_id)
-            self._addresses.doubt()
-            return Unreachable(request_id, f"The function cannot be reached: {error or type(error).__name__}.")
+            if not sent.done():
+                self._addresses.doubt(address)
+            return lost.ending(call.request_id, self._host, error, was_sent=sent.done())
 
-    def _headers(self, invocation: Invocation) -> dict[str, str]:
-        deadline_ms = int((time.time() + self._function.timeout_s) * 1000)
-        headers = {
+    def _headers(self, call: Call) -> CIMultiDict[str]:
+        """The configured ones, and over them those that esm sets itself. Raises: OperatorNeeded."""
+        headers = CIMultiDict({"Content-Type": "application/json"})
+        headers.update(self._configured.value())
+        headers.update({
             "Host": self._url.host_port_subcomponent or "",
-            "Content-Type": "application/json",
-            "Content-Length": str(len(invocation.payload)),
-            "Lambda-Runtime-Aws-Request-Id": invocation.request_id,
-            "Lambda-Runtime-Deadline-Ms": str(deadline_ms),
-            "Lambda-Runtime-Invoked-Function-Arn": str(invocation.function_arn),
-        }
-        return headers if invocation.trace is None else {**headers, "X-Amzn-Trace-Id": invocation.trace}
+            "Content-Length": str(len(call.invocation.payload)),
+            **self._protocol.headers(call),
+        })  # fmt: skip
+        return headers
+
+    def _ssl(self) -> ssl.SSLContext | bool:
+        """The context of now; True, which means nothing, without TLS. Raises: OperatorNeeded."""
+        return self._tls.context() if self._url.scheme == "https" else True
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -173,6 +197,9 @@ class HttpFunction:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
+                trust_env=False,
+                max_line_size=_HEADER_BYTES_MAX,
+                max_field_size=_HEADER_BYTES_MAX,
             )
         return self._session
 

@@ -7,69 +7,59 @@ part of a body. Source: lambda.md 6 (payloads of function errors), 7.3.
 import re
 from collections.abc import Mapping
 
-import msgspec
-
-from esm.model.invocation import Answer, Ending, Misconfigured, Refused, Throttled, Unreachable
-from esm.targets import retry_after
-from esm.targets.function_errors import UNHANDLED, timed_out
+from esm.errors import RequestRefused
+from esm.model.function import UrlFunction
+from esm.model.invocation import Answer, Ending, Throttled
+from esm.targets import retry_after, statuses
+from esm.targets.function_errors import UNHANDLED, is_error, is_typed, timed_out
+from esm.targets.protocol import Call, runtime_headers
 
 PATH = "/2015-03-31/functions/function/invocations"
 
 _TIMED_OUT = re.compile(rb"\s*Task timed out after \d+(?:\.\d+)? seconds\s*")
+_INVOKE_PATH = re.compile(r"/2015-03-31/functions/[^/]+/invocations")
 _OK = range(200, 300)
-_REDIRECT = range(300, 400)
-_CLIENT_ERROR = range(400, 500)
+_BUSY = 400
 
 
-class _Typed(msgspec.Struct):
-    errorType: msgspec.Raw  # noqa: N815 AWS's name
+class Rie:
+    """An `HttpProtocol`. The emulator serves one invocation at a time."""
+
+    each_max: int | None = 1
+
+    def __init__(self, function: UrlFunction) -> None:
+        """Raises: RequestRefused for statuses, which mean what the emulator means by them."""
+        if function.error_statuses is not None:
+            text = "has ErrorStatusCodes, which is for the protocols web-adapter and http: take it out"
+            raise RequestRefused(f"The function {function.key!r} {text}.")
+
+    def path(self, own: str) -> str:
+        """The emulator's, below the Url's own; one that is an invocation path stays."""
+        return own if _INVOKE_PATH.fullmatch(own) else own.rstrip("/") + PATH
+
+    def headers(self, call: Call) -> Mapping[str, str]:
+        """Those of the Runtime API; the emulator hands on but the trace."""
+        return runtime_headers(call)
+
+    def ending(self, call: Call, status: int, headers: Mapping[str, str], body: bytes) -> Ending:
+        """What an answer says.
+
+        A 503 is never the emulator's own: whatever stands before it has no function to offer.
+        """
+        if status in _OK:
+            return _ran(call, headers, body)
+        if status in {500, 502, 504} and is_typed(body):
+            return Answer(call.request_id, body, function_error=UNHANDLED)
+        if status == _BUSY and not body:
+            return Throttled(call.request_id, retry_after.seconds(headers.get("Retry-After")))
+        remedy = "see that it names a server of protocol rie that lets esm in"
+        return statuses.not_run(call.request_id, status, headers, remedy)
 
 
-class _Error(_Typed):
-    errorMessage: msgspec.Raw  # noqa: N815 AWS's name
-
-
-def ending(request_id: str, timeout_s: int, status: int, headers: Mapping[str, str], body: bytes) -> Ending:
-    """What an answer says. `headers` finds names however they are capitalised.
-
-    A 503 is never the emulator's own: whatever stands before it has no function to offer.
-    """
-    if status in _OK:
-        return _ran(request_id, timeout_s, headers, body)
-    if status in {500, 502, 504} and _is(_Typed, body):
-        return Answer(request_id, body, function_error=UNHANDLED)
-    if status == 429 or (status == 400 and not body):  # noqa: PLR2004 throttled; busy
-        return Throttled(request_id, retry_after.seconds(headers.get("Retry-After")))
-    return _not_run(request_id, status)
-
-
-def _ran(request_id: str, timeout_s: int, headers: Mapping[str, str], body: bytes) -> Answer:
+def _ran(call: Call, headers: Mapping[str, str], body: bytes) -> Answer:
     if _TIMED_OUT.fullmatch(body):
-        return timed_out(request_id, timeout_s)
+        return timed_out(call.request_id, call.timeout_s)
     stated = headers.get("X-Amz-Function-Error")
-    if stated is None and _is(_Error, body):
+    if stated is None and is_error(body):
         stated = UNHANDLED
-    return Answer(request_id, body, function_error=stated)
-
-
-def _not_run(request_id: str, status: int) -> Ending:
-    if status == 413:  # noqa: PLR2004 payload too large
-        return Refused(request_id, "The function's URL answered 413: the payload is too large for its server.")
-    if status in _REDIRECT:
-        text = f"The function's URL answered {status}, a redirect, which is not followed: name the final URL."
-        return Misconfigured(request_id, text)
-    if status in _CLIENT_ERROR:
-        text = f"The function's URL answered {status}: see that it names a server of protocol rie that lets esm in."
-        return Misconfigured(request_id, text)
-    return Unreachable(request_id, f"The function's URL answered {status}.")
-
-
-def _is(shape: type[_Typed], body: bytes) -> bool:
-    """Whether the body is a JSON object that holds the attributes of `shape`, whatever their values."""
-    if b"errorType" not in body:
-        return False
-    try:
-        msgspec.json.decode(body, type=shape)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return False
-    return True
+    return Answer(call.request_id, body, function_error=stated)

@@ -3,43 +3,22 @@
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from esm.errors import Unavailable
-from esm.model.arn import Arn
-from esm.model.clocks import Instant
-from esm.model.function import FunctionFacts, UrlFunction
-from esm.model.invocation import Answer, Ending, Invocation, Misconfigured, Refused, Throttled, Unreachable
+from esm.model.function import FunctionFacts
+from esm.model.invocation import Answer, Ending, Misconfigured, Refused, Throttled, Unreachable
 from esm.targets.addresses import Addresses
-from esm.targets.http import HttpFunction
-from esm.telemetry import Telemetry
 from tests.fakes.rie_server import Call, RieServer, answering, holding, rie_server
+from tests.fakes.url_functions import ARN, ROLE, invocation, target_for
 
-ARN = Arn.parse("arn:aws:lambda:us-east-1:000000000000:function:billing")
-ROLE = "arn:aws:iam::000000000000:role/billing"
 PATH = "/2015-03-31/functions/function/invocations"
 
 
-@asynccontextmanager
-async def target_for(url: str, timeout_s: int = 30) -> AsyncIterator[HttpFunction]:
-    function = UrlFunction("billing", ARN, ROLE, url, "rie", timeout_s)
-    target = HttpFunction(function, Telemetry(CollectorRegistry()))
-    try:
-        yield target
-    finally:
-        await target.aclose()
-
-
-def invocation(payload: bytes = b"{}", start_by: float | None = None, trace: str | None = None) -> Invocation:
-    return Invocation("request-1", ARN, payload, None if start_by is None else Instant(start_by), trace)
-
-
 async def ending(reply: Callable[[Call], Awaitable[None]], payload: bytes = b"{}", timeout_s: int = 30) -> Ending:
-    async with rie_server(reply) as server, target_for(server.url, timeout_s) as target:
+    async with rie_server(reply) as server, target_for(server.url, timeout_s=timeout_s) as target:
         return await target.invoke(invocation(payload))
 
 
@@ -402,7 +381,7 @@ async def test_addresses_come_and_go_with_the_names_answer() -> None:
     lent = [await addresses.take(None), await addresses.take(None)]
     assert lent == ["10.0.0.1", "10.0.0.2"]
     names.addresses = ("10.0.0.2", "10.0.0.3")
-    addresses.doubt()
+    addresses.doubt("10.0.0.1")
     assert await addresses.take(None) == "10.0.0.3"
     waiting = asyncio.ensure_future(addresses.take(None))
     addresses.give_back("10.0.0.1")
@@ -410,7 +389,7 @@ async def test_addresses_come_and_go_with_the_names_answer() -> None:
     assert not waiting.done()
     addresses.give_back("10.0.0.2")
     assert await waiting == "10.0.0.2"
-    assert addresses.count == 2
+    assert addresses.capacity == 2
 
 
 async def test_known_addresses_outlive_the_name_server() -> None:
@@ -421,7 +400,7 @@ async def test_known_addresses_outlive_the_name_server() -> None:
     assert address is not None
     addresses.give_back(address)
     names.addresses = ()
-    addresses.doubt()
+    addresses.doubt("10.0.0.1")
     assert await addresses.take(None) == "10.0.0.1"
 
 
@@ -431,7 +410,7 @@ async def test_a_slow_name_server_holds_up_nobody_who_can_do_with_known_addresse
     addresses = Addresses("fleet.test", 8080)
     await addresses.resolve()
     names.may_answer.clear()
-    addresses.doubt()
+    addresses.doubt("10.0.0.2")
     asking = asyncio.ensure_future(addresses.take(None))
     await asyncio.sleep(0)
     assert not asking.done()

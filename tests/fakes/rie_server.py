@@ -1,9 +1,10 @@
-"""A server behind a function's URL that does what a test says: byte by byte, on a port of its own.
+"""A server behind a function's URL, whatever its protocol, that does what a test says: byte by byte, on its own port.
 
 It counts connections and requests, and notes how many it served at once.
 """
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -36,11 +37,12 @@ class RieServer:
     at_once: int = 0
     at_once_most: int = 0
     port: int = 0
+    tls: ssl.SSLContext | None = None
     came: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -68,9 +70,9 @@ class RieServer:
 
 
 @asynccontextmanager
-async def rie_server(reply: Reply, *hosts: str) -> AsyncIterator[RieServer]:
+async def rie_server(reply: Reply, *hosts: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[RieServer]:
     """A server that replies so to every request, on the same free port of each host (127.0.0.1)."""
-    fake = RieServer(reply)
+    fake = RieServer(reply, tls=tls)
     serving: set[asyncio.Task[None]] = set()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -80,7 +82,7 @@ async def rie_server(reply: Reply, *hosts: str) -> AsyncIterator[RieServer]:
 
     servers = []
     for host in hosts or ("127.0.0.1",):
-        server = await asyncio.start_server(accept, host, fake.port)
+        server = await asyncio.start_server(accept, host, fake.port, ssl=tls)
         fake.port = server.sockets[0].getsockname()[1]
         servers.append(server)
     try:
