@@ -30,6 +30,10 @@ class IteratorExpired(Unavailable):
     """A shard iterator is too old: open another one where the reader stands."""
 
 
+class CredentialsMissing(OperatorNeeded):
+    """There are no credentials for a call, or its role cannot be assumed: the call itself was not made."""
+
+
 _BY_CODE: dict[str, type[EsmError]] = {
     "ExpiredIteratorException": IteratorExpired,
     "TrimmedDataAccessException": PositionLost,
@@ -77,6 +81,11 @@ NETWORK = (
     aiohttp.ClientError, OSError, asyncio.TimeoutError, boto.CredentialRetrievalError, boto.MetadataRetrievalError,
 )  # fmt: skip
 """Nothing was answered."""
+
+MISCONFIGURED = (
+    boto.ParamValidationError, boto.EndpointProviderError, boto.ProfileNotFound, boto.InvalidProxiesConfigError,
+)  # fmt: skip
+"""Nothing was asked, and nothing will be until someone acts: a parameter, an endpoint or a proxy makes no sense."""
 
 UNREADABLE = (boto.BotoCoreError, ResponseParserError, ValueError, KeyError, TypeError, AttributeError)
 """Something was answered that is not the service's language."""

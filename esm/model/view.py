@@ -36,3 +36,5 @@ class MappingView:
     backlog: int | None
     """Messages waiting in a queue; None for streams."""
     shards: tuple[ShardView, ...]
+    identity: str = "daemon"
+    """Who polls: `daemon`, `role ARN`, `connection NAME`, `role ARN through connection NAME`."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from esm.model.connection import DAEMON
 from esm.model.mapping import NO_RECORDS, OK, Mapping, State
 from esm.model.view import MappingView, ShardView
 from esm.telemetry import MappingTelemetry
@@ -16,6 +17,7 @@ class Observation:
         self.telemetry = telemetry
         self.state = State.CREATING
         self.last_result = NO_RECORDS
+        self.identity = DAEMON.shown
         self.shards: Callable[[], tuple[ShardView, ...]] = tuple
         self.in_flight = 0
         self.backlog: int | None = None
@@ -56,4 +58,5 @@ class Observation:
             in_flight=self.in_flight,
             backlog=self.backlog,
             shards=self.shards(),
+            identity=self.identity,
         )
