@@ -8,6 +8,7 @@ import asyncio
 import socket
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import botocore.exceptions as boto
@@ -97,7 +98,9 @@ class Clients:
 
     async def _made(self, key: Key) -> Any:  # noqa: ANN401
         try:
-            context = self._session(key.identity).create_client(
+            session = self._session(key.identity)
+            _check_bundle(session.get_config_variable("ca_bundle"))
+            context = session.create_client(
                 key.service, region_name=key.region, endpoint_url=key.endpoint_url, config=_config(key)
             )
             return await context.__aenter__()
@@ -127,6 +130,12 @@ class Clients:
         if role.external_id is not None:
             parameters["ExternalId"] = role.external_id
         return await called(client, "assume_role", self._on_request, parameters)
+
+
+def _check_bundle(path: str | None) -> None:
+    """The SDK meets a missing one at each request, and does not say which file it looked for."""
+    if path is not None and not Path(path).is_file():
+        raise ValueError(f"there is no file {path}, which AWS_CA_BUNDLE or the profile's ca_bundle names")
 
 
 def keepalive_socket(address: tuple[Any, ...]) -> socket.socket:
