@@ -16,7 +16,7 @@ _SCOPE = re.compile(r"Credential=([^/]+)/\d+/([^/]+)/([^/]+)/")
 
 @dataclass(frozen=True)
 class Ask:
-    """One request: what, as whom, signed for which region."""
+    """One request: what, as whom, signed for which region. A REST call's operation is its method."""
 
     operation: str
     caller: str
@@ -59,7 +59,7 @@ class Accounts:
         if target:
             said = {"GetQueueUrl": {"QueueUrl": f"{self.url}/q"}, "GetQueueAttributes": {"Attributes": {}}}
             return web.Response(body=json.dumps(said.get(target, {})))
-        return self._sts(operation, parameters)
+        return self._sts(operation, parameters) if "Action" in parameters else web.json_response({})
 
     def _sts(self, operation: str, parameters: dict[str, str]) -> web.Response:
         if self.refusal is not None:

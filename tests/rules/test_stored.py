@@ -1,6 +1,7 @@
 """Leases and status survive the store, their neighbours' versions, and any size."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings

@@ -65,11 +65,11 @@ def test_a_changed_way_restarts_the_mappings_that_go_it_and_no_other(which: str)
             await anyio.sleep(1)
             supervisor.apply({"a": plan("a", after), "b": plan("b", batch_size=1)})
             await anyio.sleep(0.5)
-            assert [one.plan.mapping.uuid for one in built] == ["a", "b"]
+            assert sorted(one.plan.mapping.uuid for one in built) == ["a", "b"]
             assert {one.ways for one in supervisor.plans()} == {before, after, Ways()}
             await anyio.sleep(1)
-            assert [one.plan.mapping.uuid for one in built] == ["a", "b", "a"]
-            assert [one.has_ended for one in built] == [True, False, False]
+            assert [one.plan.mapping.uuid for one in built[2:]] == ["a"]
+            assert [one.plan.ways for one in built if one.has_ended] == [before]
             assert {one.ways for one in supervisor.plans()} == {after, Ways()}
             tasks.cancel_scope.cancel()
 
