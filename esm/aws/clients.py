@@ -103,9 +103,11 @@ class Clients:
             context = session.create_client(
                 key.service, region_name=key.region, endpoint_url=key.endpoint_url, config=_config(key)
             )
-            return await context.__aenter__()
+            client = await context.__aenter__()
         except (boto.BotoCoreError, ValueError, OSError) as error:
             raise OperatorNeeded(f"a client of {key.service} in {key.region} cannot be made: {error}") from error
+        client.meta.events.register("after-call", (await session.get_credentials()).doubted.after_call)
+        return client
 
     def _session(self, identity: Identity) -> Any:  # noqa: ANN401
         if identity not in self._sessions:

@@ -5,6 +5,7 @@ daemon's own error. It is remembered for some seconds: all pollers of an identit
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -76,6 +77,23 @@ def _speaking_of(whose: str) -> Iterator[None]:
         raise CredentialsMissing(f"{whose} has no credentials: {type(error).__name__}: {error}") from None
 
 
+class Doubted:
+    """Credentials that a service no longer takes are forgotten, but not again and again."""
+
+    def __init__(self, forget: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._forget = forget
+        self._clock = clock
+        self._not_before = -math.inf
+
+    def after_call(self, parsed: object, **_: object) -> None:
+        """An SDK's `after-call`: looks at an answer of a client that uses the credentials."""
+        error = parsed.get("Error") if isinstance(parsed, dict) else None
+        code = error.get("Code") if isinstance(error, dict) else None
+        if code in failures.STALE and self._clock() >= self._not_before:
+            self._not_before = self._clock() + ASK_AGAIN_S
+            self._forget()
+
+
 class FoundCredentials:
     """What the SDK's chain finds for a session: environment, files, web identity, pod identity, instance."""
 
@@ -90,6 +108,7 @@ class FoundCredentials:
         self._finding = asyncio.Lock()
         self._find = Remembered(self._look)
         self._frozen = Remembered(self._ask)
+        self.doubted = Doubted(self._forget)
 
     async def get_frozen_credentials(self) -> Any:  # noqa: ANN401
         """Key, secret and token for one request. Raises: CredentialsMissing, Unavailable."""
@@ -107,6 +126,9 @@ class FoundCredentials:
     async def load_credentials(self) -> "FoundCredentials":
         """Itself: a session's `credential_provider`."""
         return self
+
+    def _forget(self) -> None:
+        self._found = None
 
     async def _ask(self) -> Any:  # noqa: ANN401
         chosen = await self._chosen()
@@ -139,10 +161,14 @@ class RoleCredentials(AioDeferredRefreshableCredentials):
     def __init__(self, role: Assumed, whose: str, ask: Ask) -> None:
         """`ask` calls AssumeRole as `whose`, the identity that assumes it."""
         super().__init__(Remembered(lambda: _assumed(role, whose, ask)), "assume-role")
+        self.doubted = Doubted(self._forget)
 
     async def load_credentials(self) -> "RoleCredentials":
         """Itself: a session's `credential_provider`."""
         return self
+
+    def _forget(self) -> None:
+        self._frozen_credentials = None
 
 
 async def _assumed(role: Assumed, whose: str, ask: Ask) -> dict[str, Any]:

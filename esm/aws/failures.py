@@ -67,7 +67,7 @@ _BY_CODE: dict[str, type[EsmError]] = {
 }
 """Codes that the daemon recovers from by itself; every other 4xx needs an operator.
 
-So does an expired token: what can be refreshed is refreshed before that, by the SDK.
+So does an expired token: what can be refreshed is refreshed before that, and what was replaced is looked for again.
 """
 
 NO_QUEUE = frozenset(
@@ -76,6 +76,14 @@ NO_QUEUE = frozenset(
 DENIED = frozenset(
     {"AccessDenied", "AccessDeniedException", "AuthorizationError", "UnauthorizedOperation", "NotAuthorized"}
 )
+STALE = frozenset(
+    {
+        "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException",
+        "InvalidAccessKeyId", "InvalidToken",
+    }
+)  # fmt: skip
+"""The credentials ended before their time, or were replaced: others may be found by now."""
+
 NETWORK = (
     boto.ConnectionError, boto.HTTPClientError, boto.ConnectTimeoutError, boto.ReadTimeoutError,
     aiohttp.ClientError, OSError, asyncio.TimeoutError, boto.CredentialRetrievalError, boto.MetadataRetrievalError,

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from esm.api.operations import serving
 from esm.aws.failures import CredentialsMissing
 from esm.aws.sessions import Sessions
+from esm.config.urls import url_problem
 from esm.errors import OperatorNeeded, Unavailable
 from esm.model.arn import Arn
 from esm.model.connection import Connection, Way
@@ -267,6 +268,17 @@ async def test_a_connections_profile_comes_before_the_keys_of_the_environment(wo
     ]  # fmt: skip
 
 
+async def test_keys_of_a_file_that_were_replaced_are_found(world: Accounts, env: Env, tmp_path: Path) -> None:
+    env.delenv("AWS_ACCESS_KEY_ID")
+    (tmp_path / "credentials").write_text(PROFILES.replace("mine", "default").replace("profiled", "ASIAended"))
+    async with sessions_of(world.url) as sessions:
+        with pytest.raises(OperatorNeeded, match="ExpiredTokenException"):
+            await ask(sessions)
+        (tmp_path / "credentials").write_text(PROFILES.replace("mine", "default"))
+        await ask(sessions)
+    assert world.callers("GetQueueUrl") == ["ASIAended", "profiled"]
+
+
 async def test_a_profile_that_is_not_there_is_named(world: Accounts) -> None:
     async with sessions_of(world.url) as sessions:
         with pytest.raises(OperatorNeeded, match=r"The config profile \(gone\) could not be found"):
@@ -344,6 +356,11 @@ async def test_an_endpoint_may_be_an_ipv6_address(authority: tuple[ssl.SSLContex
         async with accounts("::1", secured) as world, sessions_of(world.url) as sessions:
             await ask(sessions.through(Way(role_arn=ROLE)))
         assert [ask.host for ask in world.asks] == [world.url.rpartition("//")[2]] * 2
+
+
+def test_an_endpoint_of_file_and_settings_may_be_an_ipv6_address() -> None:
+    assert url_problem("http://[::1]:4566") is None
+    assert load_settings({"ESM_ENDPOINT_URL": "http://[::1]:4566"}, {}).endpoint_url == "http://[::1]:4566"
 
 
 async def test_the_metrics_may_listen_on_an_ipv6_address() -> None:

@@ -141,6 +141,30 @@ async def test_credentials_that_are_about_to_end_are_renewed_before_the_request(
     assert len(world.asked("AssumeRole")) == 2
 
 
+async def test_credentials_that_were_revoked_are_asked_for_anew(world: Accounts, daemon: Sessions) -> None:
+    await ask(daemon.through(POLLER))
+    world.revoke()
+    with pytest.raises(OperatorNeeded, match="ExpiredTokenException"):
+        await ask(daemon.through(POLLER))
+    await ask(daemon.through(POLLER))
+    assert len(world.asked("AssumeRole")) == 2
+    assert world.callers("GetQueueUrl")[-1] == "poller"
+
+
+@given(st.lists(st.tuples(st.floats(0, 20), st.sampled_from(["ExpiredToken", "AccessDenied", None])), max_size=20))
+def test_credentials_are_forgotten_only_for_being_stale_and_rarely(answers: list[tuple[float, str | None]]) -> None:
+    now, forgotten_at = 0.0, []
+    doubted = module.Doubted(lambda: forgotten_at.append(now), lambda: now)
+    for pause, code in answers:
+        now += pause
+        before = len(forgotten_at)
+        doubted.after_call(parsed={} if code is None else {"Error": {"Code": code}})
+        assert len(forgotten_at) == before or code == "ExpiredToken"
+    assert all(later - earlier >= module.ASK_AGAIN_S for earlier, later in pairwise(forgotten_at))
+    stale_at = next((index for index, (_, code) in enumerate(answers) if code == "ExpiredToken"), None)
+    assert bool(forgotten_at) == (stale_at is not None)
+
+
 async def test_a_role_that_is_refused_is_an_operators_matter_in_awss_words(
     world: Accounts, daemon: Sessions, requests: list[tuple[str, str, str]]
 ) -> None:

@@ -38,12 +38,18 @@ class Accounts:
     pod_tokens: list[str] = field(default_factory=list)
     """The Authorization headers of the requests for a pod's credentials."""
     _roles: dict[str, str] = field(default_factory=dict)
+    _given_before: int = 0
 
     def asked(self, operation: str) -> list[Ask]:
         return [ask for ask in self.asks if ask.operation == operation]
 
     def callers(self, operation: str) -> list[str]:
         return [ask.caller for ask in self.asked(operation)]
+
+    def revoke(self) -> None:
+        """Take back every credential that was given."""
+        self._roles.clear()
+        self._given_before += 1000
 
     async def answer(self, request: web.Request) -> web.Response:
         if request.path == "/pod":
@@ -56,6 +62,8 @@ class Accounts:
         parameters = {} if target else dict(parse_qsl(body.decode()))
         operation = target or parameters.get("Action", request.method)
         self.asks.append(Ask(operation, self._roles.get(key, key), region, parameters, request.host))
+        if key.startswith("ASIA") and key not in self._roles:
+            return web.json_response({"__type": "ExpiredTokenException", "message": "ended"}, status=400)
         if target:
             said = {"GetQueueUrl": {"QueueUrl": f"{self.url}/q"}, "GetQueueAttributes": {"Attributes": {}}}
             return web.Response(body=json.dumps(said.get(target, {})))
@@ -74,7 +82,7 @@ class Accounts:
         return web.Response(text=f"<{operation}Response>{result}</{operation}Response>")
 
     def _given(self, role: str) -> dict[str, str]:
-        key = f"ASIA{len(self._roles):016d}"
+        key = f"ASIA{self._given_before + len(self._roles):016d}"
         self._roles[key] = role
         until = datetime.now(UTC) + timedelta(seconds=self.lifetime_s)
         return {
