@@ -22,6 +22,9 @@ from esm.aws.identities import Assumed, Desk, Identity
 from esm.aws.raw import RawParserFactory
 from esm.errors import OperatorNeeded
 
+IAM_ACTIONS = ("sts:AssumeRole",)
+"""What the identity needs that assumes a role: the daemon's, a profile's, or the role before it."""
+
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 70
 """Above the longest long poll (20 s) and any control call."""
