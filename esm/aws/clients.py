@@ -81,11 +81,11 @@ class Clients:
             region, endpoint_url, {one["id"]: one["outputs"]["implicitGlobalRegion"] for one in known}, partition
         )
 
-    async def keep(self, identities: AbstractSet[Identity]) -> None:
-        """Close the clients of every identity but these, and of those that they rest on. Nobody may use the others."""
-        kept = {Identity()}.union(*(identity.lineage for identity in identities))
-        unused = [key for key in self._clients if key.identity not in kept]
+    async def keep(self, uses: AbstractSet[tuple[Identity, str | None]]) -> None:
+        """Close every client but those of an identity at an endpoint that are named. Nobody may use the others."""
+        unused = [key for key in self._clients if (key.identity, key.endpoint_url) not in uses]
         closing = [self._clients.pop(key) for key in unused]
+        kept = {Identity(), *(identity for identity, _ in uses)}
         for identity in [identity for identity in self._sessions if identity not in kept]:
             del self._sessions[identity]
         for client in closing:

@@ -48,9 +48,11 @@ class Identity:
         return "the daemon" if self.profile is None else f"the profile {self.profile!r}"
 
     @property
-    def lineage(self) -> "frozenset[Identity]":
-        """It, and everyone whose credentials it rests on."""
-        return frozenset(replace(self, roles=self.roles[:count]) for count in range(len(self.roles) + 1))
+    def errands(self) -> "frozenset[tuple[Identity, str | None]]":
+        """Who asks STS for its roles, and at which endpoint."""
+        return frozenset(
+            (replace(self, roles=self.roles[:count]), role.endpoint_url) for count, role in enumerate(self.roles)
+        )
 
 
 @dataclass(frozen=True, slots=True)

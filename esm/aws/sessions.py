@@ -88,13 +88,22 @@ class Sessions:
             self._identity = identity_of(self._way, self._worker, desk)
         return self._identity
 
+    @property
+    def uses(self) -> set[tuple[Identity, str | None]]:
+        """Identities and endpoints of its clients, and of those that its credentials take. Raises: OperatorNeeded."""
+        connection = self._way.connection
+        endpoints = {self._endpoint_url, *self._endpoints.values()}
+        if connection is not None and connection.endpoint_url is not None:
+            endpoints = {connection.endpoint_url, self._endpoint("sts")}
+        return {*self.identity.errands, *((self.identity, endpoint) for endpoint in endpoints)}
+
     async def keep(self, ways: AbstractSet[Way]) -> None:
         """Close what serves none of these ways, nor the daemon itself. Nobody may go the others any more."""
-        identities = set()
-        for way in ways:
+        uses: set[tuple[Identity, str | None]] = set()
+        for way in {DAEMON, *ways}:
             with suppress(OperatorNeeded):  # it has no client either
-                identities.add(self.through(way).identity)
-        await self._clients.keep(identities)
+                uses |= self.through(way).uses
+        await self._clients.keep(uses)
 
     async def aclose(self) -> None:
         """Close every connection, of every way."""

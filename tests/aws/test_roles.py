@@ -292,6 +292,21 @@ async def test_what_no_way_uses_any_more_is_closed_and_the_rest_stays(world: Acc
     assert len(world.asked("AssumeRole")) == 3
 
 
+async def test_a_connection_whose_endpoint_changed_leaves_nothing_open(world: Accounts, daemon: Sessions) -> None:
+    before, after = (
+        Way(Connection("c", endpoint_url="http://127.0.0.1:9")),
+        Way(Connection("c", endpoint_url=world.url)),
+    )
+    gone = await daemon.through(before).client("sqs")
+    kept = await daemon.through(after).client("sqs")
+    with pytest.raises(Unavailable):
+        await daemon.call(gone, "get_queue_url", QueueName="q")
+    await daemon.keep({after})
+    assert gone._endpoint.http_session._sessions is None
+    assert await daemon.through(after).client("sqs") is kept
+    assert await daemon.through(before).client("sqs") is not gone
+
+
 async def test_a_role_that_is_no_arn_or_of_no_partition_is_an_operators_matter() -> None:
     sessions = Sessions("us-east-1", None, {}, lambda *_: None)
     with pytest.raises(OperatorNeeded, match="RoleArn: 'poller' is not an ARN"):
