@@ -5,6 +5,7 @@ import random
 import signal
 import uuid
 from collections.abc import Mapping as Table
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,11 @@ from esm.config import Configuration
 from esm.destinations import make_destination
 from esm.errors import ConfigurationRefused
 from esm.host import Host
-from esm.model.function import Function, HostedFunction
+from esm.model.connection import DAEMON, Way, Ways
+from esm.model.function import Function, HostedFunction, LambdaFunction
 from esm.model.mapping import Mapping
 from esm.ports import Destination, Target
+from esm.rules.ways import ways
 from esm.runtime.observation import Observation
 from esm.runtime.queue import QueueRunner
 from esm.runtime.reporting import Reporter
@@ -48,36 +51,52 @@ class Adapters:
     settings: Settings
 
     def __post_init__(self) -> None:
-        self._targets: dict[Function, Target] = {}
+        self._targets: dict[tuple[Function, Way], Target] = {}
+        self._ways: set[Way] = set()
 
-    def target(self, function: Function) -> Target:
+    def target(self, function: Function, way: Way = DAEMON) -> Target:
         """The one target of a function: its environments and connections are shared by its mappings."""
-        if function not in self._targets:
+        if (function, way) not in self._targets:
             if isinstance(function, HostedFunction):
-                self._targets[function] = self.host.target(function)
+                made: Target = self.host.target(function)
             else:
-                self._targets[function] = make_target(function, self.sessions, self.telemetry)
-        return self._targets[function]
+                made = make_target(function, self.sessions.through(way), self.telemetry)
+            self._targets[function, way] = made
+        return self._targets[function, way]
 
     async def build(self, around: Surroundings, plan: Plan, observation: Observation) -> Runner:
         """What runs a mapping. Raises: OperatorNeeded, Unavailable (the function's role is asked for)."""
-        mapping, target = plan.mapping, self.target(plan.function)
+        mapping, target = plan.mapping, self.target(plan.function, plan.ways.target)
+        sessions = self.sessions.through(plan.ways.source)
         if not mapping.source_kind.is_stream:
-            source = open_queue(mapping, self.sessions)
+            source = open_queue(mapping, sessions)
             return QueueRunner(around, mapping, source, target, observation)
         role = (await target.facts()).role
         stream = open_stream(
             mapping,
             role,
-            self.sessions,
+            sessions,
             kinesis_reads_per_s=(self.settings.kinesis_reads_per_s, self.settings.kinesis_idle_reads_per_s),
             dynamodb_reads_per_s=(self.settings.dynamodb_reads_per_s, self.settings.dynamodb_idle_reads_per_s),
         )
-        return StreamRunner(around, mapping, stream, target, self.destination(mapping), observation)
+        return StreamRunner(around, mapping, stream, target, self.destination(mapping, plan.ways), observation)
 
-    def destination(self, mapping: Mapping) -> Destination | None:
+    def destination(self, mapping: Mapping, ways: Ways) -> Destination | None:
         """Where a mapping's notices go."""
-        return None if mapping.on_failure is None else make_destination(mapping.on_failure, self.sessions)
+        if mapping.on_failure is None:
+            return None
+        return make_destination(mapping.on_failure, self.sessions.through(ways.destination))
+
+    async def keep(self, plans: Sequence[Plan]) -> None:
+        """Let go of what a changed configuration left behind: clients and credentials that none of these plans use."""
+        used = {(plan.function, plan.ways.target) for plan in plans}
+        for function, way in [key for key in self._targets if key not in used]:
+            if isinstance(function, LambdaFunction):
+                del self._targets[function, way]  # it holds nothing but a client
+        ways = {way for plan in plans for way in plan.ways.all}
+        if ways != self._ways:
+            self._ways = ways
+            await self.sessions.keep(ways)
 
     async def aclose(self) -> None:
         """End environments and connections."""
@@ -119,18 +138,20 @@ class Daemon:
             telemetry.live.buffered_bytes = lambda: around.budget.used_bytes
             app = operations.application(telemetry.registry, supervisor.views, lambda: self._is_ready)
             host, port = settings.metrics_host_port
+            bound = settings.metrics_address.rpartition(":")[0]
             port = await stack.enter_async_context(operations.serving(app, host, port))
-            telemetry.started(worker=settings.worker_id, state=settings.state, metrics=f"{host}:{port}",
+            telemetry.started(worker=settings.worker_id, state=settings.state, metrics=f"{bound}:{port}",
                               mappings=len(self._configuration.mappings), pid=os.getpid())  # fmt: skip
-            await self._serve(supervisor, Reporter(around, supervisor))
+            await self._serve(supervisor, Reporter(around, supervisor), adapters)
 
-    async def _serve(self, supervisor: Supervisor, reporter: Reporter) -> None:
+    async def _serve(self, supervisor: Supervisor, reporter: Reporter, adapters: Adapters) -> None:
         self._apply(supervisor, self._configuration)
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(supervisor.run)
                 tasks.start_soon(reporter.run)
                 tasks.start_soon(self._follow_file, supervisor)
+                tasks.start_soon(_let_go, supervisor, adapters)
                 self._is_ready = True
                 async for number in signals:
                     if not self._is_ready:
@@ -180,9 +201,11 @@ class Daemon:
 
 def plans(configuration: Configuration) -> dict[str, Plan]:
     """Every mapping with its function, by UUID."""
+    found = ((mapping, configuration.function_of(mapping)) for mapping in configuration.mappings)
     return {
-        mapping.uuid: Plan(mapping, configuration.function_of(mapping)) for mapping in configuration.mappings
-    }  # fmt: skip
+        mapping.uuid: Plan(mapping, function, ways(mapping, function, configuration.connections))
+        for mapping, function in found
+    }
 
 
 def load_configuration(settings: Settings, environ: Table[str, str]) -> Configuration:
@@ -193,14 +216,22 @@ def load_configuration(settings: Settings, environ: Table[str, str]) -> Configur
 def make_adapters(settings: Settings, configuration: Configuration, telemetry: Telemetry) -> Adapters:
     """Sessions and host for a configuration; nothing is contacted yet."""
     sessions = Sessions(
-        configuration.region, configuration.endpoint_url, configuration.endpoints, telemetry.aws_request
-    )
+        configuration.region, configuration.endpoint_url, configuration.endpoints, telemetry.aws_request,
+        worker=f"esm-{settings.worker_id}",
+    )  # fmt: skip
     host = Host(
         directory=state_folder(settings), concurrency_default=settings.host_concurrency, telemetry=telemetry,
         idle_s=settings.host_idle_s,
         function_environment=settings.function_environment,
     )  # fmt: skip
     return Adapters(sessions, host, telemetry, settings)
+
+
+async def _let_go(supervisor: Supervisor, adapters: Adapters) -> None:
+    """Close what no mapping uses any more, soon after the last one has ended that did. Ends by cancellation."""
+    while True:
+        await anyio.sleep(LOOK_EVERY_S)
+        await adapters.keep(supervisor.plans())
 
 
 def _new_id() -> str:

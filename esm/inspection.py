@@ -23,17 +23,17 @@ async def problems_of_the_world(plans: Sequence[Plan], adapters: Adapters) -> li
 
 
 async def _function(plan: Plan, adapters: Adapters) -> None:
-    await adapters.target(plan.function).facts()
+    await adapters.target(plan.function, plan.ways.target).facts()
 
 
 async def _source(plan: Plan, adapters: Adapters) -> None:
-    mapping = plan.mapping
+    mapping, sessions = plan.mapping, adapters.sessions.through(plan.ways.source)
     if mapping.source_kind.is_stream:
-        await open_stream(mapping, "", adapters.sessions).facts()
+        await open_stream(mapping, "", sessions).facts()
         return
-    queue = await open_queue(mapping, adapters.sessions).facts()
+    queue = await open_queue(mapping, sessions).facts()
     try:
-        timeout_s = (await adapters.target(plan.function).facts()).timeout_s
+        timeout_s = (await adapters.target(plan.function, plan.ways.target).facts()).timeout_s
     except EsmError:
         return  # the check of the function says so
     if timeout_s is not None:
@@ -41,7 +41,7 @@ async def _source(plan: Plan, adapters: Adapters) -> None:
 
 
 async def _destination(plan: Plan, adapters: Adapters) -> None:
-    destination = adapters.destination(plan.mapping)
+    destination = adapters.destination(plan.mapping, plan.ways)
     if destination is not None:
         await destination.check()
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from esm.config import Configuration
 from esm.model.clocks import UnixTime
+from esm.model.connection import DAEMON
 from esm.model.mapping import Mapping
 from esm.model.stored import Stored
 from esm.model.view import MappingView
@@ -50,15 +51,18 @@ def as_json(found: Sequence[Row]) -> str:
 
 
 def show(found: Sequence[Row], console: Console) -> None:
-    """A table for people."""
+    """A table for people; who polls is a column of it where not only the daemon does."""
     table = Table(box=None, pad_edge=False)
-    for name in ("MAPPING", "FUNCTION", "SOURCE", "STATE", "LAST RESULT", "LAG", "IN FLIGHT", "SHARDS"):
+    names_identity = any(row.view is not None and row.view.identity != DAEMON.shown for row in found)
+    last = ("AS",) if names_identity else ()
+    for name in ("MAPPING", "FUNCTION", "SOURCE", "STATE", "LAST RESULT", "LAG", "IN FLIGHT", "SHARDS", *last):
         is_number = name in {"LAG", "IN FLIGHT", "SHARDS"}
         is_long = name == "LAST RESULT"
         justify: Literal["left", "right"] = "right" if is_number else "left"
         table.add_column(name, justify=justify, overflow="fold", no_wrap=not is_long, min_width=20 if is_long else None)
     for row in found:
-        table.add_row(*_cells(row))
+        as_whom = (DAEMON.shown if row.view is None else row.view.identity,) if names_identity else ()
+        table.add_row(*_cells(row), *as_whom)
     console.print(table)
     stale = [row.age_s for row in found if row.age_s is not None and row.age_s > STALE_AFTER_S]
     if stale:

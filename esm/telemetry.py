@@ -63,6 +63,8 @@ def set_up_logging(log_format: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
+    for name in ("botocore.credentials", "aiobotocore.credentials"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # each failed refresh, with a traceback: the callers say it
     _logger.setLevel(level)
 
 

@@ -30,6 +30,10 @@ class IteratorExpired(Unavailable):
     """A shard iterator is too old: open another one where the reader stands."""
 
 
+class CredentialsMissing(OperatorNeeded):
+    """There are no credentials for a call, or its role cannot be assumed: the call itself was not made."""
+
+
 _BY_CODE: dict[str, type[EsmError]] = {
     "ExpiredIteratorException": IteratorExpired,
     "TrimmedDataAccessException": PositionLost,
@@ -63,7 +67,7 @@ _BY_CODE: dict[str, type[EsmError]] = {
 }
 """Codes that the daemon recovers from by itself; every other 4xx needs an operator.
 
-So does an expired token: what can be refreshed is refreshed before that, by the SDK.
+So does an expired token: what can be refreshed is refreshed before that, and what was replaced is looked for again.
 """
 
 NO_QUEUE = frozenset(
@@ -72,11 +76,24 @@ NO_QUEUE = frozenset(
 DENIED = frozenset(
     {"AccessDenied", "AccessDeniedException", "AuthorizationError", "UnauthorizedOperation", "NotAuthorized"}
 )
+STALE = frozenset(
+    {
+        "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException",
+        "InvalidAccessKeyId", "InvalidToken",
+    }
+)  # fmt: skip
+"""The credentials ended before their time, or were replaced: others may be found by now."""
+
 NETWORK = (
     boto.ConnectionError, boto.HTTPClientError, boto.ConnectTimeoutError, boto.ReadTimeoutError,
     aiohttp.ClientError, OSError, asyncio.TimeoutError, boto.CredentialRetrievalError, boto.MetadataRetrievalError,
 )  # fmt: skip
 """Nothing was answered."""
+
+MISCONFIGURED = (
+    boto.ParamValidationError, boto.EndpointProviderError, boto.ProfileNotFound, boto.InvalidProxiesConfigError,
+)  # fmt: skip
+"""Nothing was asked, and nothing will be until someone acts: a parameter, an endpoint or a proxy makes no sense."""
 
 UNREADABLE = (boto.BotoCoreError, ResponseParserError, ValueError, KeyError, TypeError, AttributeError)
 """Something was answered that is not the service's language."""

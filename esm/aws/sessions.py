@@ -1,104 +1,71 @@
-"""Clients of AWS's APIs, one a service and region, shared by all adapters.
+"""What adapters call AWS through: one identity in one place. Clients behind it are shared by the whole process.
 
-The SDK's own retries are off: one retry system a path. Connections send TCP keep-alives, which aiobotocore's own
-option does not bring about, or a long synchronous invocation dies behind a NAT and runs twice.
+A client's endpoint is the connection's; else the configuration's for its service, or for all; else the SDK finds it:
+by AWS_ENDPOINT_URL_* and AWS_ENDPOINT_URL, or AWS's own of the region and partition, FIPS and dual-stack as asked.
+STS is the exception: an endpoint that the configuration names for it counts before a connection's, which may serve one
+service alone.
 """
 
-import asyncio
-import socket
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from typing import Any
 
-import botocore.exceptions as boto
-from aiobotocore.config import AioConfig
-from aiobotocore.session import AioSession
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from esm import __version__
-from esm.aws import failures
-from esm.aws.raw import RawParserFactory
+from esm.aws.calls import OnRequest, called
+from esm.aws.clients import READ_TIMEOUT_S, Clients, Key, keepalive_socket
+from esm.aws.identities import Identity, identity_of
 from esm.errors import OperatorNeeded, Unavailable
+from esm.model.connection import DAEMON, Way
 
-CONNECT_TIMEOUT_S = 5
-READ_TIMEOUT_S = 70
-"""Above the longest long poll (20 s) and any control call."""
-
-CONNECTIONS_MAX = 1000
-"""Connections a client may hold: every poller of a service in one region may wait on one."""
-
-KEEPALIVE_IDLE_S, KEEPALIVE_EVERY_S, KEEPALIVE_TRIES = 60, 15, 4
-"""NATs of the large clouds forget a silent connection after 350 s."""
+__all__ = ["OnRequest", "Sessions", "keepalive_socket"]
 
 CONTROL_RETRY_S = 8
 """How long a control call (describe, list) is tried before its failure goes up."""
 
-OnRequest = Callable[[str, str, str], None]
-"""service, operation, outcome: `ok`, an error code, or `unreachable`."""
+WORKER = "esm"
+"""Name in role sessions, where none is given."""
 
 
 class Sessions:
-    """Makes clients on demand and keeps them until `aclose`."""
+    """The clients of one way into AWS; `through` gives those of another."""
 
     def __init__(
-        self, region: str, endpoint_url: str | None, endpoints: Mapping[str, str], on_request: OnRequest
-    ) -> None:
-        self.region = region
+        self, region: str, endpoint_url: str | None, endpoints: Mapping[str, str], on_request: OnRequest,
+        *, worker: str = WORKER, way: Way = DAEMON, shared: Clients | None = None,
+    ) -> None:  # fmt: skip
+        """`region`, `endpoint_url` and `endpoints` are the daemon's; `worker` names it in role sessions."""
+        connection = way.connection
+        self.region = region if connection is None or connection.region is None else connection.region
+        """Where an ARN names none."""
+        self.on_request = on_request
+        self._daemons_region = region
         self._endpoint_url = endpoint_url
         self._endpoints = dict(endpoints)
-        self.on_request = on_request
-        self._session: Any = AioSession()
-        self._session.register_component("response_parser_factory", RawParserFactory())
-        self._clients: dict[tuple[str, str, float], Any] = {}
-        self._making = asyncio.Lock()
-        self._stack = AsyncExitStack()
+        self._worker = worker
+        self._way = way
+        self._clients = Clients(region, on_request) if shared is None else shared
+        self._identity: Identity | None = None
+
+    def through(self, way: Way) -> "Sessions":
+        """Sessions of another way. Contacts nothing: a way that makes no sense shows at its first client."""
+        return Sessions(
+            self._daemons_region, self._endpoint_url, self._endpoints, self.on_request,
+            worker=self._worker, way=way, shared=self._clients,
+        )  # fmt: skip
 
     async def client(self, service: str, region: str | None = None, *, read_timeout_s: float = READ_TIMEOUT_S) -> Any:  # noqa: ANN401 - aiobotocore makes clients at run time
-        """The client of a service. Raises: OperatorNeeded (region, endpoint or profile make no sense)."""
-        key = (service, region or self.region, read_timeout_s)
-        async with self._making:
-            if key not in self._clients:
-                self._clients[key] = await self._made(*key)
-        return self._clients[key]
-
-    async def _made(self, service: str, region: str, read_timeout_s: float) -> Any:  # noqa: ANN401
-        try:
-            context = self._session.create_client(
-                service, region_name=region, endpoint_url=self._endpoints.get(service, self._endpoint_url),
-                config=_config(read_timeout_s),
-            )  # fmt: skip
-            return await self._stack.enter_async_context(context)
-        except (boto.BotoCoreError, ValueError) as error:
-            raise OperatorNeeded(f"a client of {service} in {region} cannot be made: {error}") from error
+        """The client of a service. Raises: OperatorNeeded (region, endpoint, role or profile make no sense)."""
+        key = Key(self.identity, service, region or self.region, self._endpoint(service), read_timeout_s)
+        return await self._clients.client(key)
 
     async def call(self, client: Any, operation: str, **parameters: object) -> dict[str, Any]:  # noqa: ANN401
         """One call, counted; its failure in the daemon's words.
 
-        Raises: OperatorNeeded, Unavailable, PositionLost, ShardGone, IteratorExpired.
+        Raises: OperatorNeeded (CredentialsMissing too), Unavailable, PositionLost, ShardGone, IteratorExpired.
         """
-        service = str(client.meta.service_model.service_name)
-        name = str(client.meta.method_to_api_mapping[operation])
-        try:
-            answer: dict[str, Any] = await getattr(client, operation)(**parameters)
-        except boto.ClientError as error:
-            self.on_request(service, name, failures.code_of(error))
-            raise failures.translated(error, name) from error
-        except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.ProfileNotFound) as error:
-            self.on_request(service, name, "credentials")
-            raise OperatorNeeded(
-                f"{name}: {error}. Give the daemon credentials (AWS_ACCESS_KEY_ID, a role)."
-            ) from error
-        except boto.ParamValidationError as error:
-            self.on_request(service, name, "refused")
-            raise OperatorNeeded(f"{name}: {' '.join(str(error).split())}") from error
-        except failures.NETWORK as error:
-            self.on_request(service, name, "unreachable")
-            raise Unavailable(f"{name}: {type(error).__name__}: {error}") from error
-        except failures.UNREADABLE as error:
-            self.on_request(service, name, "unreadable")
-            raise Unavailable(failures.unreadable(name, service, error)) from error
-        self.on_request(service, name, "ok")
-        return answer
+        return await called(client, operation, self.on_request, parameters)
 
     async def control(self, client: Any, operation: str, **parameters: object) -> dict[str, Any]:  # noqa: ANN401
         """A describing or listing call: tried for a few seconds while unavailable. Raises as `call` does."""
@@ -111,30 +78,41 @@ class Sessions:
                 return await self.call(client, operation, **parameters)
         raise AssertionError("tenacity ends by a result or an error")
 
+    @property
+    def identity(self) -> Identity:
+        """As whom. Raises: OperatorNeeded (a role's ARN makes no sense)."""
+        if self._way == DAEMON:
+            return Identity()
+        if self._identity is None:
+            desk = self._clients.desk(self.region, self._endpoint("sts"))
+            self._identity = identity_of(self._way, self._worker, desk)
+        return self._identity
+
+    @property
+    def uses(self) -> set[tuple[Identity, str | None]]:
+        """Identities and endpoints of its clients, and of those that its credentials take. Raises: OperatorNeeded."""
+        connection = self._way.connection
+        endpoints = {self._endpoint_url, *self._endpoints.values()}
+        if connection is not None and connection.endpoint_url is not None:
+            endpoints = {connection.endpoint_url, self._endpoint("sts")}
+        return {*self.identity.errands, *((self.identity, endpoint) for endpoint in endpoints)}
+
+    async def keep(self, ways: AbstractSet[Way]) -> None:
+        """Close what serves none of these ways, nor the daemon itself. Nobody may go the others any more."""
+        uses: set[tuple[Identity, str | None]] = set()
+        for way in {DAEMON, *ways}:
+            with suppress(OperatorNeeded):  # it has no client either
+                uses |= self.through(way).uses
+        await self._clients.keep(uses)
+
     async def aclose(self) -> None:
-        """Close every connection."""
-        await self._stack.aclose()
-        self._clients.clear()
+        """Close every connection, of every way."""
+        await self._clients.aclose()
 
-
-def keepalive_socket(address: tuple[Any, ...]) -> socket.socket:
-    """A TCP socket that keeps its connection alive; `address` is one entry of getaddrinfo."""
-    family, kind, protocol = address[0], address[1], address[2]
-    made = socket.socket(family=family, type=kind, proto=protocol)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_EVERY_S)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_TRIES)
-    return made
-
-
-def _config(read_timeout_s: float) -> AioConfig:
-    return AioConfig(
-        connector_args={"socket_factory": keepalive_socket, "keepalive_timeout": 12},
-        connect_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=read_timeout_s,
-        max_pool_connections=CONNECTIONS_MAX,
-        retries={"total_max_attempts": 1, "mode": "standard"},
-        parameter_validation=False,
-        user_agent=f"esm/{__version__}",  # botocore spends an eighth of a call on making its own
-    )
+    def _endpoint(self, service: str) -> str | None:
+        connection = self._way.connection
+        if service == "sts" and service in self._endpoints:
+            return self._endpoints[service]
+        if connection is not None and connection.endpoint_url is not None:
+            return connection.endpoint_url
+        return self._endpoints.get(service, self._endpoint_url)

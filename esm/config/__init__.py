@@ -7,7 +7,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import Mapping as Table
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from esm.config.urls import url_problem
 from esm.errors import ConfigurationRefused, Problem, RequestRefused
 from esm.model.arn import Arn
 from esm.model.clocks import UnixTime
+from esm.model.connection import Connection
 from esm.model.function import Function, LambdaFunction
 from esm.model.mapping import Mapping
 from esm.rules import validation
@@ -70,6 +71,8 @@ class Configuration:
     warnings: tuple[str, ...]
     files: tuple[Path, ...]
     """Every file that was read."""
+    connections: Table[str, Connection] = field(default_factory=dict)
+    """By name."""
 
     def function_of(self, mapping: Mapping) -> Function:
         """What a mapping invokes."""

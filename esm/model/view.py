@@ -38,3 +38,5 @@ class MappingView:
     shards: tuple[ShardView, ...]
     circuit_open: bool = False
     """The target is broken: one batch at a time until one succeeds. Reports of earlier versions do not say it."""
+    identity: str = "daemon"
+    """Who polls: `daemon`, `role ARN`, `connection NAME`, `role ARN through connection NAME`."""

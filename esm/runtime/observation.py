@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from esm.model.connection import DAEMON
 from esm.model.mapping import NO_RECORDS, OK, Mapping, State
 from esm.model.view import MappingView, ShardView
 from esm.telemetry import MappingTelemetry
@@ -16,6 +17,7 @@ class Observation:
         self.telemetry = telemetry
         self.state = State.CREATING
         self.last_result = NO_RECORDS
+        self.identity = DAEMON.shown
         self.shards: Callable[[], tuple[ShardView, ...]] = tuple
         self.in_flight = 0
         self.backlog: int | None = None
@@ -70,4 +72,5 @@ class Observation:
             backlog=self.backlog,
             shards=self.shards(),
             circuit_open=self._is_circuit_open,
+            identity=self.identity,
         )

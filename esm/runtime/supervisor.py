@@ -10,6 +10,7 @@ from typing import Protocol
 import anyio
 
 from esm.model.clocks import Instant
+from esm.model.connection import DAEMONS, Ways
 from esm.model.function import Function
 from esm.model.mapping import Mapping, State
 from esm.model.view import MappingView
@@ -38,10 +39,11 @@ class Runner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A mapping as it should run, with the function that it invokes: a change of either counts."""
+    """A mapping as it should run, with the function that it invokes and the ways it goes: a change of any counts."""
 
     mapping: Mapping
     function: Function
+    ways: Ways = DAEMONS
 
 
 Build = Callable[[Plan, Observation], Awaitable[Runner]]
@@ -54,6 +56,7 @@ class Ward:
         self._around = around
         self._build = build
         self._plan: Plan | None = plan
+        self._running: Plan | None = None
         self._function_arn = plan.mapping.function_arn
         self._runner: Runner | None = None
         self._changed = Signal()
@@ -61,6 +64,11 @@ class Ward:
         self._waiting = Stop()
         self.observation = Observation(plan.mapping, around.telemetry.mapping(plan.mapping))
         self.has_ended = anyio.Event()
+
+    @property
+    def plans(self) -> list[Plan]:
+        """What it runs, and what it should: adapters of these are in use."""
+        return [plan for plan in (self._running, self._plan) if plan is not None]
 
     def can_follow(self, plan: Plan | None) -> bool:
         """Whether the mapping goes on under this ward: it is wanted, and its labels stay true."""
@@ -71,7 +79,7 @@ class Ward:
         if plan == self._plan:
             return
         before, self._plan = self._plan, plan
-        is_same_function = before is not None and before.function == plan.function
+        is_same_function = before is not None and (before.function, before.ways) == (plan.function, plan.ways)
         is_same_state = before is not None and before.mapping.enabled == plan.mapping.enabled
         if self._runner is not None and is_same_function and is_same_state and self._runner.update(plan.mapping):
             return
@@ -110,10 +118,14 @@ class Ward:
             with self._stop.interruptible():
                 await anyio.sleep(wait_s)
             return crashes
+        finally:
+            self._running = None
         return 0
 
     async def _run(self, plan: Plan) -> None:
         self._waiting = Stop()
+        self._running = plan
+        self.observation.identity = plan.ways.source.shown
         runner = await known(
             self._around, self._waiting, self.observation, "function", lambda: self._build(plan, self.observation)
         )
@@ -184,6 +196,11 @@ class Supervisor:
             for ward in wards:
                 await ward.has_ended.wait()
         return not scope.cancelled_caught
+
+    def plans(self) -> list[Plan]:
+        """Every plan that runs, ends or waits to run."""
+        wards = [*self._wards.values(), *self._leaving]
+        return [*self._wanted.values(), *(plan for ward in wards for plan in ward.plans)]
 
     def views(self) -> list[MappingView]:
         """Every mapping as status and metrics show it."""

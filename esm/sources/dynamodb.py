@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import msgspec
 
-from esm.aws.failures import code_behind, taking_apart
+from esm.aws.failures import CredentialsMissing, code_behind, taking_apart
 from esm.aws.raw import BODY
 from esm.aws.sessions import Sessions
 from esm.errors import EsmError, OperatorNeeded, PositionLost, ShardGone
@@ -244,7 +244,7 @@ def _shard(listed: dict[str, Any]) -> Shard:
 
 def _spoken(error: OperatorNeeded, arn: Arn) -> OperatorNeeded:
     """The text that Lambda shows for a stream it may not read. Source: lambda.md 11.11."""
-    if "AccessDenied" not in str(error):
+    if isinstance(error, CredentialsMissing) or "AccessDenied" not in str(error):
         return error
     return OperatorNeeded(
         f"Cannot access stream {arn}. Please ensure the role can perform the GetRecords, GetShardIterator,"

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from esm.aws.failures import code_behind, taking_apart
+from esm.aws.failures import CredentialsMissing, code_behind, taking_apart
 from esm.aws.raw import BODY
 from esm.aws.sessions import Sessions
 from esm.errors import OperatorNeeded, PositionLost, ShardGone
@@ -242,7 +242,7 @@ def _refuses_arn(error: OperatorNeeded) -> bool:
 
 def _spoken(error: OperatorNeeded, arn: Arn) -> OperatorNeeded:
     """The text that Lambda shows for a stream it may not read. Source: lambda.md 11.11."""
-    if "AccessDenied" not in str(error):
+    if isinstance(error, CredentialsMissing) or "AccessDenied" not in str(error):
         return error
     return OperatorNeeded(
         f"Cannot access stream {arn}. Please ensure the role can perform the GetRecords, GetShardIterator,"

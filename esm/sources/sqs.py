@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import msgspec
 
-from esm.aws.failures import taking_apart
+from esm.aws.failures import CredentialsMissing, taking_apart
 from esm.aws.raw import BODY
 from esm.aws.sessions import Sessions
 from esm.errors import OperatorNeeded
@@ -210,6 +210,8 @@ def _is_settled(entry: _Entry) -> bool:
 def _spoken(error: OperatorNeeded) -> OperatorNeeded:
     """The text that Lambda shows for a queue it may not poll. Source: lambda.md 11.11."""
     text = str(error)
+    if isinstance(error, CredentialsMissing):
+        return error
     if "AccessDenied" in text or "NotAuthorized" in text:
         text = f"The function execution role does not have permissions to call ReceiveMessage on SQS ({text})"
     elif "GetQueueUrl. SQS Error Code" in text:

@@ -13,7 +13,7 @@ import botocore.exceptions as boto
 
 from esm.aws import failures
 from esm.aws.sessions import Sessions
-from esm.errors import OperatorNeeded, ShardGone
+from esm.errors import OperatorNeeded, ShardGone, Unavailable
 from esm.model.arn import Arn
 from esm.model.function import FunctionFacts, LambdaFunction
 from esm.model.invocation import Answer, Ending, Invocation, Misconfigured, Throttled, Unreachable
@@ -31,9 +31,6 @@ _LARGE_BYTES = 1024 * 1024
 """From here on a payload goes out in pieces: as one, aiohttp would hold up the loop for it."""
 _TRACE = "TraceHeader"
 """Our own parameter of Invoke, turned into its header: the SDK's model has none for it."""
-_CANNOT_ASK = (
-    boto.NoCredentialsError, boto.PartialCredentialsError, boto.ProfileNotFound, boto.ParamValidationError,
-)  # fmt: skip
 
 
 class AwsLambda:
@@ -80,9 +77,13 @@ class AwsLambda:
             ending, outcome = await self._invoked(invocation), "ok"
         except boto.ClientError as error:
             ending, outcome = _refusal(error, request_id), failures.code_of(error)
+        except failures.CredentialsMissing as error:
+            ending, outcome = Misconfigured(request_id, f"Invoke: {error}"), "credentials"
         except OperatorNeeded as error:
             ending, outcome = Misconfigured(request_id, str(error)), "refused"
-        except _CANNOT_ASK as error:
+        except Unavailable as error:
+            ending, outcome = Unreachable(request_id, f"Invoke: {error}"), "credentials"
+        except failures.MISCONFIGURED as error:
             ending, outcome = Misconfigured(request_id, f"Invoke: {error}"), "refused"
         except failures.NETWORK as error:
             ending, outcome = Unreachable(request_id, f"Invoke: {type(error).__name__}: {error}"), "unreachable"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from esm.aws import sessions as module
+from esm.aws import clients as module
 from esm.aws.sessions import Sessions
 from esm.errors import OperatorNeeded, Unavailable
 from tests.fakes.aws_server import PAGE, Ask, Said, aws_server, refusing, saying

@@ -1,6 +1,7 @@
 """Leases and status survive the store, their neighbours' versions, and any size."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -154,3 +155,11 @@ def test_parts_left_over_from_an_earlier_write_are_not_read() -> None:
     merged = merged_status([*now, *earlier[1:]])
     assert [found.uuid for found in merged] == ["mapping-0", "mapping-1"]
     assert [len(found.shards) for found in merged] == [1, 1]
+
+
+def test_a_status_from_before_identities_were_shown_is_the_daemons() -> None:
+    (part,) = encode_status("worker", UnixTime(1.0), [replace(view("a"), identity="role x")])
+    assert decode_status(part).views[0].identity == "role x"
+    older = part.replace(b',"identity":"role x"', b"")
+    assert older != part
+    assert decode_status(older).views[0].identity == "daemon"
