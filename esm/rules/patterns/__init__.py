@@ -1,14 +1,16 @@
 """Filter criteria: EventBridge's pattern language, and the part of a record that each of its keys means.
 
+Text is read (`reading`), becomes conjunctions of conditions (`parsing`, `conditions`), and those a `Filter`
+(`criteria`), which walks a record once (`decoding`, `fields`) and decides each conjunction (`consistency`).
+
 Source: lambda.md 4; wire-shapes.md 6.
 """
 
 from esm.model.arn import SourceKind
 from esm.rules.patterns.conditions import PatternRefused
-from esm.rules.patterns.parsing import Conjunction, parse
+from esm.rules.patterns.criteria import Filter, compile_filter, conjunctions
 
-DATA_KEYS = {SourceKind.SQS: "body", SourceKind.KINESIS: "data", SourceKind.DYNAMODB: "dynamodb"}
-"""The key that holds what was sent. Source: lambda.md 4.3."""
+__all__ = ["Filter", "PatternRefused", "compile_filter", "reason_invalid"]
 
 
 def reason_invalid(pattern: str, kind: SourceKind) -> str | None:
@@ -18,13 +20,3 @@ def reason_invalid(pattern: str, kind: SourceKind) -> str | None:
     except PatternRefused as refused:
         return str(refused)
     return None
-
-
-def conjunctions(pattern: str, kind: SourceKind) -> list[Conjunction]:
-    """The ways in which a record of the source can match. Raises: PatternRefused."""
-    found = parse(pattern)
-    key = DATA_KEYS[kind]
-    if kind is not SourceKind.SQS and any(key in conjunction for conjunction in found):
-        msg = f"{key!r} is an array: only SQS takes plain text; the pattern for what is inside is an object"
-        raise PatternRefused(msg)
-    return found

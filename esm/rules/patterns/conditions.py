@@ -24,7 +24,7 @@ RANGE_TERMS = 4
 
 
 class PatternRefused(ValueError):
-    """The pattern is malformed; the message says why, without the pattern's own values."""
+    """The pattern is malformed; the message says why, and where in it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ Source: lambda.md 4.1, 4.2; JsonRuleCompiler of AWS's rule engine.
 from typing import TypeAlias
 
 from esm.rules.patterns.conditions import Condition, PatternRefused, condition
-from esm.rules.patterns.reading import Json, Members, NotJson, read
+from esm.rules.patterns.reading import DEPTH_MAX, Json, Members, NotJson, read
 
 Conjunction: TypeAlias = dict[str, Condition]
 """Dotted path -> what it demands."""
@@ -58,6 +58,9 @@ def _object(members: Members, path: str, found: list[Conjunction], *, in_or: boo
             case Members():
                 found = _object(value, inner, found, in_or=in_or)
             case list():
+                if inner.count(".") >= DEPTH_MAX:
+                    msg = f"{_shown(inner)} is a path of more than {DEPTH_MAX} steps"
+                    raise PatternRefused(msg)
                 compiled = condition(value, _shown(inner))
                 for conjunction in found:
                     conjunction[inner] = compiled
