@@ -3,13 +3,12 @@
 Source: lambda.md 4.2; JsonRuleCompiler of AWS's rule engine (what is accepted), ByteMachine (what matches).
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from esm.rules.patterns import folding
 from esm.rules.patterns.addresses import Address, address, network
-from esm.rules.patterns.folding import folded
 from esm.rules.patterns.numbers import Written, exact
 from esm.rules.patterns.reading import Json, Members
 from esm.rules.patterns.wildcards import matcher
@@ -111,19 +110,10 @@ def _affix(name: str, value: Json, where: str) -> StringTest:
         if inner != "equals-ignore-case":
             msg = f"{where}: {inner} is no form of it: a string or equals-ignore-case is"
             raise PatternRefused(msg)
-        begin, end = ("", ".*") if name == "prefix" else (".*", "")
-        return _expressed(begin + folded(_text(text, f"{where}: {inner}")) + end)
+        folded = folding.prefix if name == "prefix" else folding.suffix
+        return folded(_text(text, f"{where}: {inner}"))
     text = _text(value, where)
     return (lambda found: found.startswith(text)) if name == "prefix" else (lambda found: found.endswith(text))
-
-
-def _ignoring_case(text: str) -> StringTest:
-    return _expressed(folded(text))
-
-
-def _expressed(expression: str) -> StringTest:
-    compiled = re.compile(expression, re.DOTALL)
-    return lambda found: compiled.fullmatch(found) is not None
 
 
 def _wildcard(text: str, where: str) -> StringTest:
@@ -246,7 +236,7 @@ def _unwanted(name: str, text: str, where: str) -> StringTest:
                 raise PatternRefused(msg)
             return _affix(name, text, where)
         case "equals-ignore-case":
-            return _ignoring_case(text)
+            return folding.equal(text)
         case "wildcard":
             return _wildcard(text, where)
     msg = f"{where} is no form of it: prefix, suffix, equals-ignore-case and wildcard are"
@@ -266,7 +256,7 @@ def _suffix(value: Json, where: str) -> Test:
 
 
 def _equals_ignore_case(value: Json, where: str) -> Test:
-    return _string(_ignoring_case(_text(value, where)))
+    return _string(folding.equal(_text(value, where)))
 
 
 def _exists(value: Json, where: str) -> Test:
