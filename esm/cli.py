@@ -11,9 +11,10 @@ import anyio
 from prometheus_client import CollectorRegistry
 from rich.console import Console
 
-from esm import __version__, daemon, inspection, status
+from esm import __version__, daemon, filtering, inspection, status
 from esm.config import Configuration
 from esm.errors import ConfigurationRefused, EsmError
+from esm.model.arn import SourceKind
 from esm.settings import Settings, load_settings
 from esm.stores import open_store
 from esm.telemetry import Telemetry, set_up_logging
@@ -53,6 +54,13 @@ def _parser() -> argparse.ArgumentParser:
     show = _command(commands, "status", _status, "show what each mapping does")
     show.add_argument("--json", action="store_true", help="print a JSON list")
     show.add_argument("--watch", action="store_true", help="show it again every two seconds until Ctrl-C")
+    sift = commands.add_parser("filter", help="try a filter pattern on an event", description=filtering.__doc__)
+    sift.add_argument("--pattern", required=True, action="append", help="JSON, or @FILE; again: any of them")
+    sift.add_argument("--event", required=True, metavar="FILE", help="an event, a record, or the data of one")
+    sift.add_argument(
+        "--source", choices=[kind.value for kind in SourceKind], help="whose, where the file does not say"
+    )
+    sift.set_defaults(run=_filter)
     demo = commands.add_parser("demo", help="the whole thing on an embedded local AWS")
     demo.add_argument("--seconds", type=float, help="end by itself after this time; exit status 1 if a record is lost")
     demo.set_defaults(run=_demo)
@@ -94,6 +102,13 @@ def _status(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     settings, configuration = _load(arguments, environ)
     anyio.run(partial(_show, settings, configuration, as_json=arguments.json, watch=arguments.watch))
     return 0
+
+
+def _filter(arguments: argparse.Namespace, _: Mapping[str, str]) -> int:
+    results = filtering.tried(arguments.pattern, arguments.event, arguments.source)
+    for index, matches in enumerate(results):
+        print(f"Records[{index}]: {'match' if matches else 'no match'}")
+    return 0 if all(results) else 1
 
 
 def _demo(arguments: argparse.Namespace, _: Mapping[str, str]) -> int:
