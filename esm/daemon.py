@@ -149,17 +149,17 @@ class Daemon:
 
     async def _follow_file(self, supervisor: Supervisor) -> None:
         """Apply changes of the file within a second; a wrong file is refused and the old one goes on."""
-        seen = config.digest(self._configuration.files)
+        seen = config.digest(self._configuration)
         while True:
             await anyio.sleep(LOOK_EVERY_S)
             if not self._is_ready:
                 continue
-            found = config.digest(self._configuration.files)
+            found = config.digest(self._configuration)
             if found == seen:
                 continue
             seen = found
             self._take_over(supervisor)
-            seen = config.digest(self._configuration.files)
+            seen = config.digest(self._configuration)
 
     def _take_over(self, supervisor: Supervisor) -> None:
         try:
