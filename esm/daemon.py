@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import uuid
+from collections.abc import Collection
 from collections.abc import Mapping as Table
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -168,13 +169,15 @@ class Daemon:
         except ConfigurationRefused as refused:
             self._telemetry.configuration_refused([str(problem) for problem in refused.problems])
             return
+        said = set(self._configuration.warnings)
         self._configuration = changed
-        self._apply(supervisor, changed)
+        self._apply(supervisor, changed, said)
         self._telemetry.configuration_applied(mappings=len(changed.mappings), functions=len(changed.functions))
 
-    def _apply(self, supervisor: Supervisor, configuration: Configuration) -> None:
+    def _apply(self, supervisor: Supervisor, configuration: Configuration, said: Collection[str] = ()) -> None:
         for warning in configuration.warnings:
-            self._telemetry.warned(warning)
+            if warning not in said:
+                self._telemetry.warned(warning)
         supervisor.apply(plans(configuration))
 
 

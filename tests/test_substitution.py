@@ -156,8 +156,11 @@ def test_an_account_without_quotes_is_shown_as_it_was_written(folder: Path, acco
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("mappings: !Sub []", "mappings: has the tag '!Sub'"), ("functions: !!set {a}", "functions: has the tag '"),
-        ("endpoint_url: !Ref x", "endpoint_url: cannot be read as '!Ref'"),
+        ("mappings: !Sub []", "mappings: is CloudFormation's !Sub, which only CloudFormation resolves"),
+        ("functions: !!set {a}", "functions: has the tag '"),
+        ("mappings: !Mine []", "mappings: has the tag '!Mine'"),
+        ("region: !Mine x", "region: cannot be read as '!Mine'"),
+        ("endpoint_url: !Ref x", "endpoint_url: is CloudFormation's !Ref"),
         ("endpoint_url: !!binary aGk=", "endpoint_url: has the tag !!binary"),
         ("endpoint_url: !!python/name:os.system x", "endpoint_url: cannot be read as !!python/name:os.system"),
         ("a: 0x" + "f" * 17, "a: is a number of more than 64 bits"),

@@ -115,7 +115,7 @@ def files_at(path: Path) -> list[Path]:
 def _some(path: Path) -> list[Path]:
     found = files_at(path)
     if not found:
-        text = "names no file: a folder must hold *.yaml or *.yml files. Name a file, a folder or a pattern with -c."
+        text = "holds no *.yaml or *.yml file. Name the file with -c or ESM_CONFIG."
         raise ConfigurationRefused([Problem(str(path), "", None, text)])
     if len(found) > FILES_MAX:
         raise ConfigurationRefused([Problem(str(path), "", None, f"names more than {FILES_MAX} files")])

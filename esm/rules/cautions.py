@@ -7,8 +7,12 @@ from typing import Any
 from esm.model.mapping import InvocationType, Mapping
 
 
-def cautions(mapping: Mapping, request: Table[str, Any]) -> Iterator[str]:
+def cautions(mapping: Mapping, request: Table[str, Any]) -> list[str]:
     """One text a thing; `request` is what the mapping was made from."""
+    return list(_cautions(mapping, request))
+
+
+def _cautions(mapping: Mapping, request: Table[str, Any]) -> Iterator[str]:
     name = f"mapping {mapping.function} <- {mapping.source_arn}"
     is_event = mapping.invocation_type is InvocationType.EVENT
     has_no_limit = mapping.retries_max is None and mapping.record_age_max_s is None

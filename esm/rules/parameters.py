@@ -52,7 +52,7 @@ class Parameter:
     """May stand under `defaults:`."""
 
 
-_EMPTY: tuple[object, ...] = (None, {}, [])
+_EMPTY: tuple[object, ...] = (None, {})
 _DESTINATION = Text(most=350, word="an ARN")
 _ON_FAILURE: dict[str, Shape] = {
     "Destination": _DESTINATION,
@@ -67,8 +67,8 @@ _NO_DESTINATION: tuple[object, ...] = (
 _NO_LIMIT = (None, -1)
 
 
-def _other(shape: Shape | None = None) -> Parameter:
-    return Parameter(shape or Free(), NONE, OTHERS, _EMPTY, defaults=False)
+def _other() -> Parameter:
+    return Parameter(Free(), NONE, OTHERS, (None, {}, []), defaults=False)
 
 
 PARAMETERS: dict[str, Parameter] = {

@@ -16,8 +16,9 @@ from esm.errors import RequestRefused
 from esm.model.arn import Arn, SourceKind
 from esm.model.clocks import UnixTime
 from esm.model.mapping import FailureBackoff, InvocationType, Mapping, StartingPosition
-from esm.rules import arns, combinations, patterns, shapes
+from esm.rules import arns, combinations, shapes
 from esm.rules.parameters import KINDS, OTHER_SOURCES, PARAMETERS, given, source_of
+from esm.rules.patterns import reason_invalid
 from esm.rules.shapes import Finding
 
 BATCH_SIZE = {SourceKind.SQS: 10, SourceKind.KINESIS: 100, SourceKind.DYNAMODB: 100}
@@ -299,7 +300,7 @@ def _filter_criteria(request: Table[str, Any], source: Arn | None) -> Iterator[F
         if pattern is None:
             reason: str | None = "a filter needs a Pattern"
         else:
-            reason = None if source is None else patterns.reason_invalid(pattern, KINDS[source.service])
+            reason = None if source is None else reason_invalid(pattern, KINDS[source.service])
         if reason is not None:
             place = f"FilterCriteria.Filters[{index}].Pattern"
             yield Finding(place, RequestRefused(_INVALID_PATTERN), reason=reason)
