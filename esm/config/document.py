@@ -201,7 +201,7 @@ class _Reader:
 
     def _scalar(self, node: yaml.ScalarNode, path: str) -> Any:  # noqa: ANN401
         text = str(node.value)
-        if "${" not in text:
+        if "${" not in text or node.tag in _CLOUDFORMATION or ".Fn::Sub" in path:
             return self._constructed(node, path)
         self._document.placeholders[path] = text
         hidden = self._document.hidden.setdefault(path, {})

@@ -37,7 +37,8 @@ def source_problem(text: str | None) -> str | None:
 
 def destination_problem(text: str, services: Collection[str]) -> str | None:
     """Why nothing can be sent to an ARN; `services` are those of `sqs`, `sns` and `s3` that are allowed."""
-    allowed = " or ".join(_NOTICES[service] for service in _NOTICES if service in services)
+    names = [name for service, name in _NOTICES.items() if service in services]
+    allowed = f"{', '.join(names[:-1])} or {names[-1]}"
     if text.startswith("kafka://"):
         return f"The destination {text} is a Kafka topic, which esm does not write to: use {allowed}."
     if not _DESTINATION.fullmatch(text):

@@ -290,10 +290,10 @@ def test_sources_that_cannot_be_polled_are_refused(source: str, text: str) -> No
 @pytest.mark.parametrize(
     ("destination", "text"),
     [
-        ("kafka://topic", "use SQS or SNS or S3"), ("arn:aws:s3:::b/key", "is invalid"),
+        ("kafka://topic", "use SQS, SNS or S3"), ("arn:aws:s3:::b/key", "is invalid"),
         ("arn:aws:s3:us-east-1:000000000000:bucket", "is invalid"), (QUEUE + ".fifo", "FIFO"),
         ("nowhere", "is invalid"),
-        ("arn:aws:sqs:::q", "is invalid"), ("arn:aws:lambda:us-east-1:000000000000:function:f", "use SQS or SNS or S3"),
+        ("arn:aws:sqs:::q", "is invalid"), ("arn:aws:lambda:us-east-1:000000000000:function:f", "use SQS, SNS or S3"),
     ],
 )  # fmt: skip
 def test_destinations_that_cannot_be_reached_are_refused(destination: str, text: str) -> None:
