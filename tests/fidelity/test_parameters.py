@@ -143,7 +143,8 @@ def test_the_upper_ends_within_objects_are_those_of_the_service_model(member: st
 @pytest.mark.parametrize(
     ("pattern", "column"),
     [
-        ("null", "SQS"), ("simple string", "SQS"), ('{"eventSource": "aws:sqs"}', "SQS"), ('{"eventSource": []}', "SQS"),
+        ("null", "SQS"), ("simple string", "SQS"), ('{"eventSource": "aws:sqs"}', "SQS"),
+        ('{"eventSource": []}', "SQS"),
         ("single-string", "DynamoDB"), ('[{"eventName": ["INSERT"=123}]', "DynamoDB"), ('{"data": ["x"]}', "Kinesis"),
     ],
 )  # fmt: skip
