@@ -97,7 +97,7 @@ def check_successor(before: Configuration, after: Configuration) -> None:
                 problems.append(Problem(*after.places[mapping.uuid], None, str(error)))
     problems += [
         Problem(str(after.path), name, None, "cannot change while the daemon runs: restart it")
-        for name in ("region", "account_id", "endpoint_url", "endpoints", "connections")
+        for name in ("region", "account_id", "endpoint_url", "endpoints")
         if getattr(before, name) != getattr(after, name)
     ]
     if problems:
