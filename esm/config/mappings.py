@@ -156,7 +156,7 @@ class _Names:
     def _of(self, name: object) -> tuple[Arn, Function] | str | None:
         if not isinstance(name, str) or not name:
             return "is needed: a key of functions:, or a function's ARN"
-        if _PARTIAL_ARN.fullmatch(name):
+        if name.partition(":")[0] not in self._declared and _PARTIAL_ARN.fullmatch(name):
             account, _, rest = name.partition(":")
             name = f"arn:{self._where.partition}:lambda:{self._where.region}:{account}:function:" + rest.removeprefix(
                 "function:"

@@ -46,8 +46,6 @@ class Parameter:
     """Values that mean the same as leaving it out: they stand on any mapping, since Lambda itself prints them."""
     is_ours: bool = False
     """Beyond AWS."""
-    is_fixed: bool = False
-    """Cannot change under one UUID."""
     defaults: bool = True
     """May stand under `defaults:`."""
 
@@ -58,7 +56,7 @@ _ON_FAILURE: dict[str, Shape] = {
     "Destination": _DESTINATION,
     "IncludePayload": Flag(),
     "WhenUnreachable": Text(choices=("hold", "drop")),
-    "Connection": Text(least=1),
+    "Connection": Text(),
 }
 _NO_DESTINATION: tuple[object, ...] = (
     *_EMPTY, {"OnFailure": None}, {"OnFailure": {}}, {"OnFailure": {"Destination": ""}},
@@ -78,7 +76,7 @@ PARAMETERS: dict[str, Parameter] = {
     "EventSourceArn": Parameter(
         Text(most=10_000), ALL,
         f"{SAME}; regions of emulators are taken too; a consumer (enhanced fan-out) is refused by name",
-        is_fixed=True, defaults=False,
+        defaults=False,
     ),
     "Enabled": Parameter(Flag(), ALL),
     "BatchSize": Parameter(
@@ -99,10 +97,10 @@ PARAMETERS: dict[str, Parameter] = {
     "StartingPosition": Parameter(
         Text(choices=("LATEST", "AT_TIMESTAMP", "TRIM_HORIZON")), STREAMS,
         f"{SAME} (AT_TIMESTAMP: Kinesis only), except that LATEST is pinned when the mapping is made: nothing written"
-        " meanwhile is missed", is_fixed=True,
+        " meanwhile is missed",
     ),
     "StartingPositionTimestamp": Parameter(
-        Moment(), frozenset({Source.KINESIS}), f"{SAME}; Unix seconds, or ISO 8601 text with its zone", is_fixed=True
+        Moment(), frozenset({Source.KINESIS}), f"{SAME}; Unix seconds, or ISO 8601 text with its zone"
     ),
     "BisectBatchOnFunctionError": Parameter(Flag(), STREAMS, off=(None, False)),
     "FunctionResponseTypes": Parameter(Names(("ReportBatchItemFailures",), 1), ALL, off=(None, [])),
@@ -140,7 +138,9 @@ PARAMETERS: dict[str, Parameter] = {
         " are Kafka's: refused by name", (*_EMPTY, {"Metrics": []}, {"Metrics": None}),
     ),
     "Tags": Parameter(
-        Words(), ALL, f"{SAME} (50; keys of 1 to 128, values of up to 256 characters); become metric labels where asked"
+        Words(), ALL,
+        f"{SAME} (50; keys of 1 to 128, values of up to 256 characters); become metric labels where asked;"
+        " a changed file changes them"
     ),
     "LoggingConfig": Parameter(
         Members({"SystemLogLevel": Text(choices=("DEBUG", "INFO", "WARN"))}), NONE,
@@ -173,10 +173,10 @@ PARAMETERS: dict[str, Parameter] = {
     "RoleArn": Parameter(
         Text(word="a role's ARN"), ALL,
         "assumed for polling and for the destination; without it the function's `Role`, then the daemon's identity",
-        is_ours=True,
+        (None, ""), is_ours=True,
     ),
     "Connection": Parameter(
-        Text(least=1), ALL, "a key of `connections:`, through which the source is read", is_ours=True
+        Text(), ALL, "a key of `connections:`, through which the source is read", (None, ""), is_ours=True
     ),
 }  # fmt: skip
 

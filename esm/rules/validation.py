@@ -76,7 +76,7 @@ def _on_failure(request: Table[str, Any]) -> dict[str, Any]:
         "on_failure": Arn.parse(text) if text else None,
         "on_failure_has_payload": config.get("IncludePayload") or False,
         "on_failure_drops": config.get("WhenUnreachable") == "drop",
-        "on_failure_connection": config.get("Connection"),
+        "on_failure_connection": config.get("Connection") or None,
     }
 
 
@@ -103,8 +103,8 @@ def _beyond_aws(request: Table[str, Any]) -> dict[str, Any]:
         "failure_backoff": None if backoff is None else FailureBackoff(
             backoff["MinimumDelayInSeconds"], backoff["MaximumDelayInSeconds"]
         ),
-        "role_arn": request.get("RoleArn"),
-        "connection": request.get("Connection"),
+        "role_arn": given(request, "RoleArn"),
+        "connection": given(request, "Connection"),
     }  # fmt: skip
 
 
@@ -281,7 +281,7 @@ def _destination(request: Table[str, Any], *, may_have_one: bool) -> Iterator[Fi
             yield Finding(f"{place}.Destination", RequestRefused(problem))
         return
     for name in ("IncludePayload", "WhenUnreachable", "Connection"):
-        if config.get(name) is not None:
+        if config.get(name) not in (None, "", False):
             yield Finding(f"{place}.{name}", RequestRefused(f"{name} needs a Destination beside it, or be removed."))
 
 
@@ -312,7 +312,7 @@ def _metadata_problems(request: Table[str, Any]) -> Iterator[Finding]:
     if others:
         text = f"MetricsConfig: {', '.join(others)} is for Kafka event sources only. Use EventCount."
         yield Finding("MetricsConfig.Metrics", RequestRefused(text))
-    if request.get("RoleArn") is not None:
+    if given(request, "RoleArn") is not None:
         problem = arns.role_problem(request["RoleArn"])
         if problem is not None:
             yield Finding("RoleArn", RequestRefused(problem))

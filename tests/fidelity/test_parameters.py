@@ -116,6 +116,33 @@ def test_every_value_that_lambda_prints_of_an_unset_parameter_is_taken_everywher
             assert made(SOURCES[column], {name: off}) == plain, (name, off)
 
 
+FIXED = {"EventSourceArn", "StartingPosition", "StartingPositionTimestamp"}
+
+
+def test_what_an_update_does_not_take_cannot_change_under_one_uuid() -> None:
+    model = botocore.session.get_session().get_service_model("lambda")
+    not_updatable = of_the_model() - set(model.shape_for("UpdateEventSourceMappingRequest").members)
+    of_others = {name for name in not_updatable if not PARAMETERS[name].takes}
+    assert not_updatable - of_others == {*FIXED, "Tags"}
+    at = {"StartingPosition": "AT_TIMESTAMP", "StartingPositionTimestamp": 1}
+    for source, before, after in (
+        ("Kinesis", {}, {"EventSourceArn": SOURCES["Kinesis"] + "2"}),
+        ("Kinesis", {}, {"StartingPosition": "TRIM_HORIZON"}),
+        ("Kinesis", at, {**at, "StartingPositionTimestamp": 2}),
+    ):
+        with pytest.raises(RequestRefused, match=r"cannot change.* a (new )?UUID"):
+            validation.check_change(made(SOURCES[source], before), made(SOURCES[source], after))
+
+
+@pytest.mark.parametrize("column", SOURCES)
+def test_everything_else_is_applied_while_running(column: str) -> None:
+    before = made(SOURCES[column], {})
+    for name, (value, _) in VALUES.items():
+        if table()[name][column] == "yes" and name not in FIXED:
+            more = {"FunctionResponseTypes": ["ReportBatchItemFailures"]} if name == "HoldGroupOnFailure" else {}
+            validation.check_change(before, made(SOURCES[column], {name: value, **more}))
+
+
 @pytest.mark.parametrize(
     ("member", "request_"),
     [
