@@ -1,6 +1,7 @@
 """Arguments -> settings -> anyio.run. Exit status: 0 done, 1 something was found wrong, 2 the call or a file is."""
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from esm import __version__, daemon, filtering, inspection, status
 from esm.config import Configuration
+from esm.config.schema import schema
 from esm.errors import ConfigurationRefused, EsmError
 from esm.model.arn import SourceKind
 from esm.settings import Settings, load_settings
@@ -21,6 +23,10 @@ from esm.telemetry import Telemetry, set_up_logging
 
 WATCH_EVERY_S = 2.0
 """How often `esm status --watch` looks again."""
+
+CONFIG_HELP = (
+    "the configuration: a file, a folder of YAML files, or a pattern such as 'conf/*.yaml'; default: ESM_CONFIG"
+)
 
 PIPED_WIDTH = 300
 """Columns of a table that does not go to a terminal: nothing is cut or folded for other programs."""
@@ -61,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
         "--source", choices=[kind.value for kind in SourceKind], help="whose, where the file does not say"
     )
     sift.set_defaults(run=_filter)
+    for_editors = commands.add_parser("schema", help="print the JSON schema of a configuration file, for editors")
+    for_editors.set_defaults(run=_schema)
     demo = commands.add_parser("demo", help="the whole thing on an embedded local AWS")
     demo.add_argument("--seconds", type=float, help="end by itself after this time; exit status 1 if a record is lost")
     demo.set_defaults(run=_demo)
@@ -71,7 +79,11 @@ def _command(
     commands: Any, name: str, run: Callable[..., int], text: str  # noqa: ANN401 - argparse has no public type
 ) -> argparse.ArgumentParser:  # fmt: skip
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    parser.add_argument("-c", "--config", help="the configuration file; default: ESM_CONFIG")
+    parser.add_argument(
+        "-c",
+        "--config",
+        help=CONFIG_HELP,
+    )
     parser.set_defaults(run=run)
     return parser
 
@@ -109,6 +121,11 @@ def _filter(arguments: argparse.Namespace, _: Mapping[str, str]) -> int:
     for index, matches in enumerate(results):
         print(f"Records[{index}]: {'match' if matches else 'no match'}")
     return 0 if all(results) else 1
+
+
+def _schema(_: argparse.Namespace, __: Mapping[str, str]) -> int:
+    print(json.dumps(schema(), indent=2))
+    return 0
 
 
 def _demo(arguments: argparse.Namespace, _: Mapping[str, str]) -> int:

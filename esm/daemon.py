@@ -4,8 +4,8 @@ import os
 import random
 import signal
 import uuid
+from collections.abc import Collection, Sequence
 from collections.abc import Mapping as Table
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,17 +170,17 @@ class Daemon:
 
     async def _follow_file(self, supervisor: Supervisor) -> None:
         """Apply changes of the file within a second; a wrong file is refused and the old one goes on."""
-        seen = config.digest(self._configuration.files)
+        seen = config.digest(self._configuration)
         while True:
             await anyio.sleep(LOOK_EVERY_S)
             if not self._is_ready:
                 continue
-            found = config.digest(self._configuration.files)
+            found = config.digest(self._configuration)
             if found == seen:
                 continue
             seen = found
             self._take_over(supervisor)
-            seen = config.digest(self._configuration.files)
+            seen = config.digest(self._configuration)
 
     def _take_over(self, supervisor: Supervisor) -> None:
         try:
@@ -189,13 +189,15 @@ class Daemon:
         except ConfigurationRefused as refused:
             self._telemetry.configuration_refused([str(problem) for problem in refused.problems])
             return
+        said = set(self._configuration.warnings)
         self._configuration = changed
-        self._apply(supervisor, changed)
+        self._apply(supervisor, changed, said)
         self._telemetry.configuration_applied(mappings=len(changed.mappings), functions=len(changed.functions))
 
-    def _apply(self, supervisor: Supervisor, configuration: Configuration) -> None:
+    def _apply(self, supervisor: Supervisor, configuration: Configuration, said: Collection[str] = ()) -> None:
         for warning in configuration.warnings:
-            self._telemetry.warned(warning)
+            if warning not in said:
+                self._telemetry.warned(warning)
         supervisor.apply(plans(configuration))
 
 

@@ -34,7 +34,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
-    config: str = Field("esm.yaml", description="The configuration file.")
+    config: str = Field(
+        "esm.yaml", description="The configuration: a YAML file, a folder of them, or a pattern such as `conf/*.yaml`."
+    )
     region: str | None = Field(None, description="Region, where the file names none.")
     account_id: str | None = Field(None, pattern=r"^\d{12}$", description="Account, where the file names none.")
     endpoint_url: str | None = Field(None, description="Endpoint of every AWS service, where the file names none.")

@@ -140,7 +140,8 @@ def test_every_problem_comes_in_one_go(folder: Path) -> None:
         ("? [a]\n: b\n", "a key must be a plain word"),
         ("functions: 5\n", "must be a table"),
         ("mappings: {}\n", "must be a list"),
-        ("connections: {}\n", "is not supported by this version"),
+        ("connections: []\n", "must be a table"),
+        ("defaults: 5\n", "must be a table of parameters, and of source types"),
     ],
 )
 def test_a_file_of_the_wrong_shape_says_what_is_wrong(folder: Path, text: str, problem: str) -> None:
@@ -195,14 +196,20 @@ def test_source_and_starting_position_may_not_change_under_one_uuid(folder: Path
 def test_a_change_of_any_file_that_was_read_changes_the_digest(folder: Path) -> None:
     (folder / "part").write_text("000000000000")
     found = load(folder, "region: us-east-1\naccount_id: '${file:part}'\n")
-    before = config.digest(found.files)
+    before = config.digest(found)
     (folder / "part").write_text("000000000001")
-    assert config.digest(found.files) != before
+    assert config.digest(found) != before
 
 
 def test_a_file_that_cannot_be_read_is_refused_and_says_how_to_name_one(folder: Path) -> None:
     (folder / "binary").write_bytes(b"\xff")
-    for name, reason in (("nope", "No such file"), (".", "Is a directory"), ("binary", "not UTF-8"), ("\0", "is none")):
+    for name, reason in (
+        ("nope", "No such file"),
+        (".", "holds no *.yaml or *.yml file"),
+        ("binary", "not UTF-8"),
+        ("\0", "is none"),
+        ("*.conf", "holds no"),
+    ):
         with pytest.raises(ConfigurationRefused) as caught:
             config.load(folder / name, {}, load_settings({}, {}), UnixTime(0))
         (problem,) = caught.value.problems
@@ -212,9 +219,9 @@ def test_a_file_that_cannot_be_read_is_refused_and_says_how_to_name_one(folder: 
 
 def test_a_file_that_vanishes_changes_the_digest(folder: Path) -> None:
     found = load(folder, BASE)
-    before = config.digest(found.files)
+    before = config.digest(found)
     (folder / "esm.yaml").unlink()
-    assert config.digest(found.files) != before
+    assert config.digest(found) != before
 
 
 def test_region_and_endpoints_change_with_a_restart_only(folder: Path) -> None:
@@ -237,7 +244,7 @@ def test_the_examples_are_complete(name: str) -> None:
         ({"Url": "http://["}, "functions.f.Url: must be a URL"), ({"Url": "http://"}, "functions.f.Url: must be a URL"),
         ({"Url": "http://h:99999"}, "functions.f.Url: must be a URL"), ({"Url": 5}, "functions.f.Url: must be http"),
         ({"Url": "http://u:p@h"}, "without user and password"), ({"Timeout": None}, "functions.f.Timeout: is needed"),
-        ({"Protocol": "web-adapter"}, "is not supported by this version of esm: use rie"),
+        ({"Protocol": "grpc"}, "functions.f.Protocol: is needed: rie"),
         ({"Protocol": ["rie"]}, "functions.f.Protocol: is needed"),
         ({"MemorySize": 128}, "functions.f.MemorySize: is not supported for this kind of function"),
         ({"Arn": "x"}, "it has Url and Arn"), ({"Url": None}, "functions.f.Url: must be http"),
@@ -319,7 +326,7 @@ def test_arns_of_functions_are_of_the_regions_partition(folder: Path, region: st
         ({"endpoint_url": "http://u:p@h"}, "without user and password"),
         ({"account_id": "१" * 12}, "account_id: is needed"),
         ({"functions": {"a b": {"Arn": "x"}}}, "1 to 64 letters"),
-        ({"defaults": {}}, "is not supported by this version"),
+        ({"defaults": []}, "defaults: must be a table"), ({"connections": {"c": 5}}, "connections.c: must be a table"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_at_the_top_is_named(folder: Path, change: dict[str, Any], problem: str) -> None:

@@ -9,11 +9,14 @@ from types import ModuleType
 
 import pytest
 
+from esm import config
 from esm.aws import clients
+from esm.config.members import BEHIND_URL, HOSTED, IN_LAMBDA
 from esm.destinations import sns as to_sns
 from esm.destinations import sqs as to_sqs
-from esm.rules import validation
-from esm.settings import settings_table
+from esm.model.clocks import UnixTime
+from esm.rules import parameters
+from esm.settings import load_settings, settings_table
 from esm.sources import dynamodb, kinesis, sqs
 from esm.targets import aws_lambda
 from tests import servers
@@ -57,12 +60,27 @@ def test_the_policies_name_the_calls_that_the_adapters_make() -> None:
     assert between("<!-- iam:", "<!-- end of iam -->") == iam_table()
 
 
-def test_every_parameter_of_a_mapping_stands_in_the_table() -> None:
-    table = between("## What works", "## Settings")
-    other = {"Topics", "Queues", "SourceAccessConfigurations", "KmsKeyArn"}
-    for name in validation.PARAMETERS - other:
-        if not name.endswith(("EventSource", "EventSourceConfig")):
-            assert name in table, name
+def test_the_table_of_parameters_is_that_of_validation() -> None:
+    assert between("<!-- parameters:", "<!-- end of parameters -->") == parameters.table()
+
+
+def test_every_member_of_a_function_stands_in_the_readme_under_its_kind() -> None:
+    rows = [line.strip("| ").split(" | ") for line in between("### Functions", "## What works").splitlines()]
+    said = {name: row[1:4] for row in rows if len(row) == 5 for name in re.findall(r"`([A-Za-z]+)`", row[0])}
+    assert said.keys() == HOSTED.keys() | BEHIND_URL.keys() | IN_LAMBDA.keys()
+    for name, cells in said.items():
+        kinds = [name in kind for kind in (HOSTED, BEHIND_URL, IN_LAMBDA)]
+        assert [cell in {"yes", "needed"} for cell in cells] == kinds, name
+
+
+def test_the_configuration_of_the_readme_makes_sense(tmp_path: Path) -> None:
+    (text,) = blocks(between("## Configuration", "### Functions"), "yaml")
+    (tmp_path / "functions" / "orders").mkdir(parents=True)
+    (tmp_path / "esm.yaml").write_text(text)
+    found = config.load(tmp_path / "esm.yaml", {}, load_settings({}, {}), UnixTime(1_800_000_000))
+    queue, stream = found.mappings
+    assert (queue.batch_size, queue.reports_item_failures, queue.retries_max) == (5, True, None)
+    assert (stream.retries_max, found.warnings) == (5, ())
 
 
 def test_every_metric_of_the_program_stands_in_the_readme() -> None:

@@ -1,5 +1,6 @@
 """Reading the file: substitutions, tags, merges, lines; and that what was substituted is never shown."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +18,61 @@ from esm.settings import load_settings
 
 STREAM = "arn:aws:kinesis:us-east-1:000000000000:stream/s"
 HOSTED = {"Runtime": "python3.11", "Handler": "a.b", "CodeUri": "."}
-WHOLE: dict[str, Any] = {
+ASYNCHRONOUS = {
+    "EventInvokeConfig": {
+        "MaximumRetryAttempts": 1, "MaximumEventAgeInSeconds": 60,
+        "DestinationConfig": {
+            "OnSuccess": {"Destination": "arn:aws:sns:us-east-1:000000000000:t"},
+            "OnFailure": {"Destination": "arn:aws:s3:::some-bucket"},
+        },
+    },
+    "DeadLetterConfig": {"TargetArn": "arn:aws:sqs:us-east-1:000000000000:d"}, "RecursiveLoop": "Allow",
+    "Connection": "c", "Description": "for people", "Role": "arn:aws:iam::000000000000:role/r",
+}  # fmt: skip
+WHOLE: dict[str, Any] = json.loads(json.dumps({
     "region": "us-east-1", "account_id": "000000000000", "endpoint_url": "http://127.0.0.1:1",
     "endpoints": {"sqs": "http://127.0.0.1:2"},
+    "connections": {
+        "c": {"Region": "eu-west-1", "EndpointUrl": "http://127.0.0.1:4", "ExternalId": "some-id", "Profile": "p",
+              "RoleArn": "arn:aws:iam::000000000000:role/r", "SessionName": "esm-session"},
+    },
+    "defaults": {
+        "MaximumRetryAttempts": 7, "Tags": {"team": "a"},
+        "kinesis": {"BatchSize": 9, "FilterCriteria": {"Filters": [{"Pattern": '{"data": {"a": [1]}}'}]}},
+    },
     "functions": {
         "h": {**HOSTED, "Timeout": 3, "MemorySize": 128, "ReservedConcurrentExecutions": 1,
-              "Role": "arn:aws:iam::000000000000:role/r", "Environment": {"Variables": {"AA": "x"}}},
-        "u": {"Url": "http://127.0.0.1:3", "Protocol": "rie", "Timeout": 3},
-        "a": {"Arn": "arn:aws:lambda:us-east-1:000000000000:function:a:live"},
+              "Environment": {"Variables": {"AA": "x"}}, **ASYNCHRONOUS},
+        "u": {"Url": "https://127.0.0.1:3", "Protocol": "http", "Timeout": 3, "MaxConcurrency": 2,
+              "Headers": {"X-A": "some value"}, "HeadersFrom": {"X-B": {"Env": "PRESENT"}, "X-C": {"File": "header"}},
+              "BearerTokenFile": "token", "CaFile": "ca", "ClientCertFile": "cert", "ClientKeyFile": "key",
+              "ErrorStatusCodes": [429, "500-599"], **ASYNCHRONOUS},
+        "a": {"Arn": "arn:aws:lambda:us-east-1:000000000000:function:a:live", "RecursiveLoop": "Terminate",
+              "Connection": "c", "Description": "more"},
     },
     "mappings": [
         {"FunctionName": "h", "EventSourceArn": "arn:aws:sqs:us-east-1:000000000000:q", "Enabled": True,
-         "BatchSize": 1, "ScalingConfig": {"MaximumConcurrency": 2}},
+         "BatchSize": 1, "ScalingConfig": {"MaximumConcurrency": 2}, "VisibilityHeartbeat": True,
+         "FailureBackoff": {"MinimumDelayInSeconds": 1, "MaximumDelayInSeconds": 2}, "Connection": "c",
+         "FilterCriteria": {"Filters": [{"Pattern": {"body": {"a": ["x", {"prefix": "y"}, 1, None]}}}]},
+         "Tags": [{"Key": "team", "Value": "b"}], "RoleArn": "arn:aws:iam::000000000000:role/r"},
         {"FunctionName": "a", "EventSourceArn": STREAM, "StartingPosition": "AT_TIMESTAMP",
          "StartingPositionTimestamp": 1, "ParallelizationFactor": 1, "MaximumRetryAttempts": 1,
          "MaximumRecordAgeInSeconds": 60, "MaximumBatchingWindowInSeconds": 1, "BisectBatchOnFunctionError": True,
          "FunctionResponseTypes": ["ReportBatchItemFailures"], "UUID": "12345678-1234-1234-1234-123456789012",
-         "DestinationConfig": {"OnFailure": {"Destination": "arn:aws:sqs:us-east-1:000000000000:d"}}},
+         "TumblingWindowInSeconds": 5, "KMSKeyArn": "arn:aws:kms:us-east-1:000000000000:key/k",
+         "MetricsConfig": {"Metrics": ["EventCount"]}, "InvocationType": "RequestResponse",
+         "DestinationConfig": {"OnFailure": {"Destination": "arn:aws:sqs:us-east-1:000000000000:d",
+                                             "IncludePayload": True, "WhenUnreachable": "drop", "Connection": "c"}}},
+        {"FunctionName": "u", "EventSourceArn": "arn:aws:sqs:us-east-1:000000000000:q.fifo", "HoldGroupOnFailure": True,
+         "FunctionResponseTypes": ["ReportBatchItemFailures"]},
+        {"FunctionName": "u", "EventSourceArn": "arn:aws:sqs:us-east-1:000000000000:q",
+         "ProvisionedPollerConfig": {"MinimumPollers": 2, "MaximumPollers": 3}},
+        {"Type": "AWS::Lambda::EventSourceMapping", "Properties": {
+            "FunctionName": "u", "EventSourceArn": STREAM, "StartingPosition": "LATEST", "InvocationType": "Event",
+            "KmsKeyArn": "arn:aws:kms:us-east-1:000000000000:key/k", "LastModified": 5}},
     ],
-}  # fmt: skip
+}))  # fmt: skip
 """A file with every member that there is."""
 
 
@@ -82,7 +119,7 @@ PLACES = places(WHOLE)
 def test_the_whole_file_makes_sense(folder: Path) -> None:
     path = folder / "esm.yaml"
     path.write_text(yaml.safe_dump(WHOLE))
-    assert len(config.load(path, {}, load_settings({}, {}), UnixTime(2)).mappings) == 2
+    assert len(config.load(path, {"PRESENT": "x"}, load_settings({}, {}), UnixTime(2)).mappings) == 5
 
 
 @pytest.mark.parametrize(
@@ -156,8 +193,11 @@ def test_an_account_without_quotes_is_shown_as_it_was_written(folder: Path, acco
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("mappings: !Sub []", "mappings: has the tag '!Sub'"), ("functions: !!set {a}", "functions: has the tag '"),
-        ("endpoint_url: !Ref x", "endpoint_url: cannot be read as '!Ref'"),
+        ("mappings: !Sub []", "mappings: is CloudFormation's !Sub, which only CloudFormation resolves"),
+        ("functions: !!set {a}", "functions: has the tag '"),
+        ("mappings: !Mine []", "mappings: has the tag '!Mine'"),
+        ("region: !Mine x", "region: cannot be read as '!Mine'"),
+        ("endpoint_url: !Ref x", "endpoint_url: is CloudFormation's !Ref"),
         ("endpoint_url: !!binary aGk=", "endpoint_url: has the tag !!binary"),
         ("endpoint_url: !!python/name:os.system x", "endpoint_url: cannot be read as !!python/name:os.system"),
         ("a: 0x" + "f" * 17, "a: is a number of more than 64 bits"),
@@ -242,12 +282,13 @@ def test_no_problem_shows_what_was_substituted(folder: Path, place: Any, secret:
     path = folder / "esm.yaml"
     path.write_text(yaml.safe_dump(changed(place, "@@")).replace("'@@'", written))
     try:
-        config.load(path, {"SECRET": secret}, load_settings({}, {}), UnixTime(1_800_000_000))
+        config.load(path, {"SECRET": secret, "PRESENT": secret}, load_settings({}, {}), UnixTime(1_800_000_000))
     except ConfigurationRefused as refusal:
         before = " ".join(str(part) for part in (folder, yaml.safe_dump(WHOLE)))
         for shown in map(str, refusal.problems):
             assert secret not in shown or secret in before
             assert repr(secret)[1:-1] not in shown or secret in before
+            assert json.dumps(secret)[1:-1] not in shown or secret in before
 
 
 nasty = st.sampled_from([

@@ -14,6 +14,7 @@ every text, at its own place always, elsewhere if it has six characters or more.
 Times stay the strings that they are. Tags and values that JSON does not know (`!Ref`, `!!binary`) are refused.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,6 +37,10 @@ _SUBSTITUTION = re.compile(r"\$\$\{|\$\{(?P<body>[^}]*)(?P<end>\}?)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TAG = "tag:yaml.org,2002:"
 _PLAIN = frozenset(_TAG + name for name in ("int", "float", "bool"))
+_CLOUDFORMATION = frozenset({
+    "!Ref", "!GetAtt", "!Sub", "!Join", "!ImportValue", "!FindInMap", "!If", "!Select", "!Split", "!Base64", "!Cidr",
+    "!GetAZs", "!Transform", "!And", "!Or", "!Not", "!Equals", "!Condition", "!ToJsonString", "!Length",
+})  # fmt: skip
 _HIDDEN_EVERYWHERE_LENGTH = 6
 """A shorter value is hidden at its own place only: it is no secret, and stands in other texts by chance."""
 
@@ -61,6 +66,8 @@ class Document:
     """Places whose problem has been said: what follows from it is not worth a second one."""
     hidden: dict[str, dict[str, str]] = field(default_factory=dict)
     """For each place that was substituted: text that must not be shown, and what is shown instead."""
+    others: "list[Document]" = field(default_factory=list, repr=False)
+    """The other files of the configuration: what was substituted there is not shown here either."""
 
     def problem(self, path: str, value: object, text: str) -> None:
         """Note a problem at a place; a substituted value is shown as its placeholder."""
@@ -87,13 +94,14 @@ class Document:
 
     def _scrubbed(self, path: str, text: str) -> str:
         shown: dict[str, str] = {}
-        for place, hidden in self.hidden.items():
-            is_near = _lies_in(place, path) or _lies_in(path, place)
-            shown |= {
-                value: instead
-                for value, instead in hidden.items()
-                if is_near or (len(value) >= _HIDDEN_EVERYWHERE_LENGTH and value not in instead)
-            }
+        for document in (*self.others, self):
+            for place, hidden in document.hidden.items():
+                is_near = document is self and (_lies_in(place, path) or _lies_in(path, place))
+                shown |= {
+                    value: instead
+                    for value, instead in hidden.items()
+                    if is_near or (len(value) >= _HIDDEN_EVERYWHERE_LENGTH and value not in instead)
+                }
         if not shown:
             return text
         forms = sorted(shown, key=len, reverse=True)
@@ -146,7 +154,7 @@ class _Reader:
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path)
         if node.tag not in {_TAG + "map", _TAG + "seq"}:
-            self._document.cannot_read(path, f"has the tag {node.tag!r:.80}, which means nothing here: remove it")
+            self._document.cannot_read(path, _of_tag(node.tag))
             return None
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(node.value)]
@@ -193,7 +201,7 @@ class _Reader:
 
     def _scalar(self, node: yaml.ScalarNode, path: str) -> Any:  # noqa: ANN401
         text = str(node.value)
-        if "${" not in text:
+        if "${" not in text or node.tag in _CLOUDFORMATION or ".Fn::Sub" in path:
             return self._constructed(node, path)
         self._document.placeholders[path] = text
         hidden = self._document.hidden.setdefault(path, {})
@@ -221,7 +229,9 @@ class _Reader:
         try:
             value = self._loader.construct_object(node, deep=True)
         except (yaml.YAMLError, ValueError, OverflowError, KeyError, IndexError):
-            self._document.cannot_read(path, f"cannot be read as {_short(node.tag)}: write it without the tag")
+            is_ours = node.tag in _CLOUDFORMATION
+            text = f"cannot be read as {_short(node.tag)}: write it without the tag"
+            self._document.cannot_read(path, _of_tag(node.tag) if is_ours else text)
             return None
         if isinstance(value, int) and value.bit_length() > 64:  # noqa: PLR2004 - what JSON's readers bear
             self._document.cannot_read(path, "is a number of more than 64 bits")
@@ -293,8 +303,8 @@ def _is_unicode(text: str) -> bool:
 
 
 def _forms(value: str) -> list[str]:
-    """How a value may look within a text: as it is, and as Python quotes it."""
-    return [form for form in {value, repr(value)[1:-1]} if form]
+    """How a value may look within a text: as it is, as Python quotes it, and as JSON does."""
+    return [form for form in {value, repr(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]} if form]
 
 
 def _joined(path: str, key: str) -> str:
@@ -303,6 +313,20 @@ def _joined(path: str, key: str) -> str:
 
 def _lies_in(place: str, path: str) -> bool:
     return not path or place == path or place.startswith((path + ".", path + "["))
+
+
+def unresolved(function: str) -> str:
+    """What to do about a function of CloudFormation's, which nothing here can resolve."""
+    return (
+        f"is CloudFormation's {function:.80}, which only CloudFormation resolves: write the value that it stands for,"
+        " such as the ARN from the stack's resources or outputs, or ${VAR}"
+    )
+
+
+def _of_tag(tag: str) -> str:
+    return (
+        unresolved(tag) if tag in _CLOUDFORMATION else f"has the tag {tag!r:.80}, which means nothing here: remove it"
+    )
 
 
 def _short(tag: str) -> str:

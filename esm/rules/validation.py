@@ -1,12 +1,12 @@
 """A request of CreateEventSourceMapping -> Mapping, or the error that AWS would give.
 
 The order of checks is AWS's as far as it was recorded: types and ranges, an OnSuccess destination, source, starting
-position, window of a queue, destination; what only this version refuses comes last.
-Source: lambda.md 1.2, 1.3, 11.1, 11.11; wire-shapes.md 4.7, 4.8.
+position, window of a queue, destination, filters; what is refused here alone comes last.
+Source: lambda.md 1.2, 1.3, 4.4, 11.1, 11.11; wire-shapes.md 4.7, 4.8, 6.2.
 """
 
 import math
-import re
+import unicodedata
 from collections.abc import Iterator
 from collections.abc import Mapping as Table
 from datetime import datetime
@@ -15,54 +15,23 @@ from typing import Any
 from esm.errors import RequestRefused
 from esm.model.arn import Arn, SourceKind
 from esm.model.clocks import UnixTime
-from esm.model.mapping import Mapping, StartingPosition
-from esm.rules import ranges
-from esm.rules.ranges import Finding
-
-_KINDS = {"sqs": SourceKind.SQS, "kinesis": SourceKind.KINESIS, "dynamodb": SourceKind.DYNAMODB}
-
-STREAM_ONLY = (
-    "StartingPosition", "StartingPositionTimestamp", "ParallelizationFactor", "MaximumRecordAgeInSeconds",
-    "MaximumRetryAttempts", "BisectBatchOnFunctionError", "TumblingWindowInSeconds", "DestinationConfig",
-)  # fmt: skip
-"""Parameters that a queue's mapping does not take."""
-
-QUEUE_ONLY: dict[str, tuple[object, ...]] = {"ScalingConfig": (None, {}, {"MaximumConcurrency": None})}
-"""Parameters that a stream's mapping does not take, except with the values that switch them off."""
+from esm.model.mapping import FailureBackoff, InvocationType, Mapping, StartingPosition
+from esm.rules import arns, combinations, shapes
+from esm.rules.parameters import KINDS, OTHER_SOURCES, PARAMETERS, given, source_of
+from esm.rules.patterns import reason_invalid
+from esm.rules.shapes import Finding
 
 BATCH_SIZE = {SourceKind.SQS: 10, SourceKind.KINESIS: 100, SourceKind.DYNAMODB: 100}
 """Lambda's defaults."""
 
-QUEUE_BATCH_WITHOUT_WINDOW = 10
+FILTERS_MAX = 5
+TAGS_MAX = 50
 
-NOT_YET: dict[str, tuple[object, ...]] = {
-    "FilterCriteria": (None, {}, {"Filters": []}, {"Filters": None}),
-    "TumblingWindowInSeconds": (None, 0),
-    "KMSKeyArn": (None, ""),
-    "KmsKeyArn": (None, ""),
-    "MetricsConfig": (None, {}, {"Metrics": []}, {"Metrics": None}),
-    "ProvisionedPollerConfig": (None, {}),
-    "LoggingConfig": (None, {}),
-    "Tags": (None, {}, []),
-}
-"""Parameters of Lambda's that are refused for now, except with the values that switch them off."""
-
-OTHER_SOURCES = (
-    "Topics", "Queues", "SourceAccessConfigurations", "SelfManagedEventSource", "AmazonManagedKafkaEventSourceConfig",
-    "SelfManagedKafkaEventSourceConfig", "DocumentDBEventSourceConfig",
-)  # fmt: skip
-"""Parameters of Kafka, MQ and DocumentDB mappings."""
-
-PARAMETERS = frozenset({
-    "EventSourceArn", "FunctionName", "Enabled", "BatchSize", "MaximumBatchingWindowInSeconds",
-    "FunctionResponseTypes", "ScalingConfig", *STREAM_ONLY, *NOT_YET, *OTHER_SOURCES,
-})  # fmt: skip
-"""Every parameter of CreateEventSourceMapping, known or refused by name."""
-
-_DESTINATION = re.compile(r"arn:aws[a-zA-Z0-9-]*:[a-zA-Z0-9-]+:[a-z0-9-]*:([0-9]{12})?:[^ ]+")
-_REGION = re.compile(r"[a-z0-9-]+")
-_ACCOUNT = re.compile(r"[0-9]{12}")
+_INVALID_PATTERN = "Invalid filter pattern definition."
 _RECORD_AGE_MIN_S = 60
+_TAG_KEY_LENGTH = 128
+_TAG_VALUE_LENGTH = 256
+_TAG_SIGNS = "_.:/=+-@"
 
 
 def mapping_of(request: Table[str, Any], *, uuid: str, function_arn: Arn, wall: UnixTime) -> Mapping:
@@ -72,53 +41,114 @@ def mapping_of(request: Table[str, Any], *, uuid: str, function_arn: Arn, wall: 
     """
     found = findings(request, wall)
     if found:
-        raise ranges.combined(found)
+        raise shapes.combined(found)
     source = Arn.parse(request["EventSourceArn"])
-    kind = _KINDS[source.service]
+    kind = KINDS[source.service]
     starting_position = request.get("StartingPosition")
+    tumbling_window_s = request.get("TumblingWindowInSeconds") or 0
     return Mapping(
         uuid=uuid,
         function=request["FunctionName"],
         function_arn=function_arn,
         source_arn=source,
         source_kind=kind,
-        enabled=_given(request, "Enabled", default=True),
-        batch_size=_given(request, "BatchSize", default=BATCH_SIZE[kind]),
-        window_s=_given(request, "MaximumBatchingWindowInSeconds", default=0),
-        parallelization_factor=_given(request, "ParallelizationFactor", default=1),
+        enabled=_or(request, "Enabled", default=True),
+        batch_size=_or(request, "BatchSize", default=BATCH_SIZE[kind]),
+        window_s=_or(request, "MaximumBatchingWindowInSeconds", default=0),
+        parallelization_factor=1 if tumbling_window_s else _or(request, "ParallelizationFactor", default=1),
         starting_position=None if starting_position is None else StartingPosition(starting_position),
         starting_at=_unix_time(request.get("StartingPositionTimestamp")),
-        retries_max=_limit(request, "MaximumRetryAttempts"),
-        record_age_max_s=_limit(request, "MaximumRecordAgeInSeconds"),
-        bisect_on_error=_given(request, "BisectBatchOnFunctionError", default=False),
-        reports_item_failures="ReportBatchItemFailures" in _given(request, "FunctionResponseTypes", default=()),
-        on_failure=Arn.parse(text) if (text := _destination_text(request)) else None,
-        concurrency_max=_given(request, "ScalingConfig", default={}).get("MaximumConcurrency"),
-    )
+        retries_max=given(request, "MaximumRetryAttempts"),
+        record_age_max_s=given(request, "MaximumRecordAgeInSeconds"),
+        bisect_on_error=_or(request, "BisectBatchOnFunctionError", default=False),
+        reports_item_failures="ReportBatchItemFailures" in _or(request, "FunctionResponseTypes", default=()),
+        concurrency_max=_or(request, "ScalingConfig", default={}).get("MaximumConcurrency"),
+        filters=tuple(one["Pattern"] for one in _filters(request)),
+        tumbling_window_s=tumbling_window_s,
+        **_on_failure(request), **_pollers(request), **_metadata(request), **_beyond_aws(request),
+    )  # fmt: skip
+
+
+def _on_failure(request: Table[str, Any]) -> dict[str, Any]:
+    config = _on_failure_of(request)
+    text = config.get("Destination")
+    return {
+        "on_failure": Arn.parse(text) if text else None,
+        "on_failure_has_payload": config.get("IncludePayload") or False,
+        "on_failure_drops": config.get("WhenUnreachable") == "drop",
+        "on_failure_connection": config.get("Connection") or None,
+    }
+
+
+def _pollers(request: Table[str, Any]) -> dict[str, Any]:
+    config = given(request, "ProvisionedPollerConfig")
+    least, most = (None, None) if config is None else combinations.poller_bounds(config)
+    return {"pollers_min": least, "pollers_max": most}
+
+
+def _metadata(request: Table[str, Any]) -> dict[str, Any]:
+    tags = {key: value or "" for key, value in (request.get("Tags") or {}).items()}
+    metrics = (given(request, "MetricsConfig") or {}).get("Metrics") or ()
+    return {
+        "tags": tuple(sorted(tags.items())), "kms_key_arn": given(request, "KMSKeyArn"), "metrics": tuple(metrics),
+    }  # fmt: skip
+
+
+def _beyond_aws(request: Table[str, Any]) -> dict[str, Any]:
+    backoff = given(request, "FailureBackoff")
+    return {
+        "invocation_type": InvocationType(request.get("InvocationType") or "RequestResponse"),
+        "holds_group_on_failure": _or(request, "HoldGroupOnFailure", default=False),
+        "extends_visibility": _or(request, "VisibilityHeartbeat", default=False),
+        "failure_backoff": None if backoff is None else FailureBackoff(
+            backoff["MinimumDelayInSeconds"], backoff["MaximumDelayInSeconds"]
+        ),
+        "role_arn": given(request, "RoleArn"),
+        "connection": given(request, "Connection"),
+    }  # fmt: skip
 
 
 def findings(request: Table[str, Any], wall: UnixTime) -> list[Finding]:
     """Everything that is wrong with a request, each with its place; what AWS would name first comes first."""
-    found = ranges.findings(request)
+    found = ranges(request)
     unsound = {one.member.partition(".")[0] for one in found}
     sound = {name: value for name, value in request.items() if name not in unsound}
     found += _on_success(sound)
     found += _other_sources(sound)
-    kind = None
+    source = None
     if "EventSourceArn" not in unsound and not any(one.member in OTHER_SOURCES for one in found):
-        of_source = list(_source(sound.get("EventSourceArn")))
-        found += of_source
-        kind = None if of_source else _KINDS[Arn.parse(sound["EventSourceArn"]).service]
-    found += _of_the_other_kind(sound, kind)
+        problem = arns.source_problem(sound.get("EventSourceArn"))
+        if problem is not None:
+            found.append(Finding("EventSourceArn", RequestRefused(problem)))
+        else:
+            source = Arn.parse(sound["EventSourceArn"])
+            found += _of_source(sound, source, unsound, wall)
     found += _record_age(sound)
-    if kind is not None and kind.is_stream:
-        found += _starting(sound, kind, wall, is_sound="StartingPosition" not in unsound)
-    if kind is SourceKind.SQS and not unsound & {"BatchSize", "MaximumBatchingWindowInSeconds"}:
-        found += _queue_window(sound)
-    if kind is not SourceKind.SQS:
-        found += _destination(_destination_text(sound))
-    found += _not_yet(sound)
+    found += _destination(sound, may_have_one=source is None or KINDS[source.service].is_stream)
+    found += _filter_criteria(sound, source)
+    found += combinations.pollers(sound)
+    found += _metadata_problems(sound)
+    found += combinations.between(sound)
     return found
+
+
+def ranges(request: Table[str, Any]) -> list[Finding]:
+    """Every member of a wrong type, then every one out of its range."""
+    found = []
+    if request.get("FunctionName") is None:
+        found.append(shapes.failed("FunctionName", "null", "Member must not be null"))
+    for name, parameter in PARAMETERS.items():
+        found += shapes.findings(parameter.shape, request.get(name), name)
+    return sorted(found, key=lambda one: one.constraint is not None)
+
+
+def _of_source(request: Table[str, Any], source: Arn, unsound: set[str], wall: UnixTime) -> Iterator[Finding]:
+    yield from combinations.of_source(request, source)
+    kind = KINDS[source.service]
+    if kind.is_stream:
+        yield from _starting(request, kind, wall, is_sound="StartingPosition" not in unsound)
+    elif not unsound & {"BatchSize", "MaximumBatchingWindowInSeconds"}:
+        yield from combinations.queue(request, source_of(source))
 
 
 def check_timeout(timeout_s: int, visibility_s: int) -> None:
@@ -171,7 +201,7 @@ def _duplicate(mapping: Mapping, uuid: str) -> str:
 
 def _on_success(request: Table[str, Any]) -> Iterator[Finding]:
     if (request.get("DestinationConfig") or {}).get("OnSuccess"):
-        yield _unsupported("DestinationConfig.OnSuccess")
+        yield Finding("DestinationConfig.OnSuccess", RequestRefused(combinations.unsupported("DestinationConfig")))
 
 
 def _other_sources(request: Table[str, Any]) -> Iterator[Finding]:
@@ -182,68 +212,6 @@ def _other_sources(request: Table[str, Any]) -> Iterator[Finding]:
                 " SQS, Kinesis and DynamoDB Streams. Remove the mapping."
             )
             yield Finding(name, RequestRefused(text))
-
-
-def _source(text: str | None) -> Iterator[Finding]:
-    if not text:
-        yield Finding("EventSourceArn", RequestRefused("Unrecognized event source."))
-        return
-    problem = _source_problem(text)
-    if problem is not None:
-        yield Finding("EventSourceArn", RequestRefused(problem))
-
-
-def _source_problem(text: str) -> str | None:
-    try:
-        source = Arn.parse(text)
-    except ValueError as error:
-        return f"Unrecognized event source. EventSourceArn: {error}"
-    kind = _KINDS.get(source.service)
-    if kind is None:
-        return f"Unrecognized event source. EventSourceArn {text!r}: esm polls SQS, Kinesis and DynamoDB Streams."
-    if not _REGION.fullmatch(source.region) or not _ACCOUNT.fullmatch(source.account):
-        return f"Unrecognized event source. {text!r} lacks its region, or its account of twelve digits."
-    return _resource_problem(source, kind)
-
-
-def _resource_problem(source: Arn, kind: SourceKind) -> str | None:
-    resource = source.resource
-    match kind:
-        case SourceKind.SQS if resource.endswith(".fifo"):
-            return f"{source} is a FIFO queue: this version of esm polls standard queues only."
-        case SourceKind.SQS if not re.fullmatch(r"[a-zA-Z0-9_-]{1,80}", resource):
-            return f"Unrecognized event source. {str(source)!r} names no queue (…:NAME)."
-        case SourceKind.KINESIS if "/consumer/" in resource:
-            return (
-                f"{source} is a consumer (enhanced fan-out), which this version of esm does not read: name the stream"
-                " itself, which is the part before /consumer/."
-            )
-        case SourceKind.KINESIS if not re.fullmatch(r"stream/[a-zA-Z0-9_.-]{1,128}", resource):
-            return f"Unrecognized event source. {str(source)!r} names no stream (…:stream/NAME)."
-        case SourceKind.DYNAMODB if not re.fullmatch(r"table/[a-zA-Z0-9_.-]{1,255}/stream/[^\s/]+", resource):
-            return (
-                f"Unrecognized event source. {str(source)!r} names no stream of a table (…:table/NAME/stream/LABEL);"
-                " DescribeTable shows it as LatestStreamArn."
-            )
-        case _:
-            return None
-
-
-def _of_the_other_kind(request: Table[str, Any], kind: SourceKind | None) -> Iterator[Finding]:
-    if kind is SourceKind.SQS:
-        refused = {name: (None, {}, *NOT_YET.get(name, ())) for name in STREAM_ONLY}
-    else:
-        refused = {} if kind is None else dict(QUEUE_ONLY)
-    if (request.get("DestinationConfig") or {}).get("OnSuccess"):
-        refused.pop("DestinationConfig", None)  # said already
-    for name, off in refused.items():
-        if request.get(name) not in off:
-            yield _unsupported(name)
-
-
-def _unsupported(member: str) -> Finding:
-    name = member.partition(".")[0]
-    return Finding(member, RequestRefused(f"Unsupported {name} parameter for given event source mapping type."))
 
 
 def _record_age(request: Table[str, Any]) -> Iterator[Finding]:
@@ -279,7 +247,7 @@ def _timestamp_problem(given: object, position: str, wall: UnixTime) -> RequestR
         return RequestRefused(f"StartingPosition AT_TIMESTAMP needs a {name} ({form}).")
     at = _unix_time(given)
     if at is None:
-        return ranges.wrong(name, given, form).error
+        return shapes.wrong(name, given, form).error
     return RequestRefused(f"{name} {given} lies in the future.") if at > wall else None
 
 
@@ -298,50 +266,76 @@ def _unix_time(given: object) -> UnixTime | None:
     return UnixTime(seconds) if math.isfinite(seconds) and seconds >= 0 else None
 
 
-def _queue_window(request: Table[str, Any]) -> Iterator[Finding]:
-    size = _given(request, "BatchSize", default=BATCH_SIZE[SourceKind.SQS])
-    if size > QUEUE_BATCH_WITHOUT_WINDOW and not request.get("MaximumBatchingWindowInSeconds"):
-        text = "Maximum batch window in seconds must be greater than 0 if maximum batch size is greater than 10"
-        yield Finding("MaximumBatchingWindowInSeconds", RequestRefused(text))
+def _on_failure_of(request: Table[str, Any]) -> dict[str, Any]:
+    return (request.get("DestinationConfig") or {}).get("OnFailure") or {}
 
 
-def _destination(text: str | None) -> Iterator[Finding]:
-    problem = _destination_problem(text) if text else None
-    if problem is not None:
-        yield Finding("DestinationConfig.OnFailure.Destination", RequestRefused(problem))
+def _destination(request: Table[str, Any], *, may_have_one: bool) -> Iterator[Finding]:
+    if not may_have_one:
+        return
+    config = _on_failure_of(request)
+    place = "DestinationConfig.OnFailure"
+    if config.get("Destination"):
+        problem = arns.destination_problem(config["Destination"], ("sqs", "sns", "s3"))
+        if problem is not None:
+            yield Finding(f"{place}.Destination", RequestRefused(problem))
+        return
+    for name in ("IncludePayload", "WhenUnreachable", "Connection"):
+        if config.get(name) not in (None, "", False):
+            yield Finding(f"{place}.{name}", RequestRefused(f"{name} needs a Destination beside it, or be removed."))
 
 
-def _destination_problem(text: str) -> str | None:
-    if text.startswith("kafka://"):
-        return f"The destination {text} is not supported by this version of esm: use SQS or SNS."
-    if not _DESTINATION.fullmatch(text):
-        return f"The destination ARN {text} is invalid."
-    arn = Arn.parse(text)
-    if arn.service not in {"sqs", "sns"}:
-        return f"The destination {text} is not supported by this version of esm: use SQS or SNS."
-    if arn.resource.endswith(".fifo"):
-        return f"The destination {text} is FIFO: Lambda supports standard queues and topics only."
-    if not (arn.region and arn.account and re.fullmatch(r"[a-zA-Z0-9_-]{1,256}", arn.resource)):
-        return f"The destination ARN {text} is invalid."
+def _filters(request: Table[str, Any]) -> list[dict[str, Any]]:
+    return (request.get("FilterCriteria") or {}).get("Filters") or []
+
+
+def _filter_criteria(request: Table[str, Any], source: Arn | None) -> Iterator[Finding]:
+    filters = _filters(request)
+    if len(filters) > FILTERS_MAX:
+        text = f"FilterCriteria has {len(filters)} filters: at most {FILTERS_MAX} are possible. Join some with $or."
+        yield Finding("FilterCriteria.Filters", RequestRefused(text))
+        return
+    for index, one in enumerate(filters):
+        pattern = (one or {}).get("Pattern")
+        if pattern is None:
+            reason: str | None = "a filter needs a Pattern"
+        else:
+            reason = None if source is None else reason_invalid(pattern, KINDS[source.service])
+        if reason is not None:
+            place = f"FilterCriteria.Filters[{index}].Pattern"
+            yield Finding(place, RequestRefused(_INVALID_PATTERN), reason=reason)
+
+
+def _metadata_problems(request: Table[str, Any]) -> Iterator[Finding]:
+    metrics = (request.get("MetricsConfig") or {}).get("Metrics") or []
+    others = [name for name in metrics if name != "EventCount"]
+    if others:
+        text = f"MetricsConfig: {', '.join(others)} is for Kafka event sources only. Use EventCount."
+        yield Finding("MetricsConfig.Metrics", RequestRefused(text))
+    if given(request, "RoleArn") is not None:
+        problem = arns.role_problem(request["RoleArn"])
+        if problem is not None:
+            yield Finding("RoleArn", RequestRefused(problem))
+    tags = request.get("Tags") or {}
+    if len(tags) > TAGS_MAX:
+        yield Finding("Tags", RequestRefused(f"Tags has {len(tags)} entries: at most {TAGS_MAX} are possible."))
+    for key, value in tags.items():
+        problem = _tag_problem(key, value or "")
+        if problem is not None:
+            yield Finding("Tags", RequestRefused(problem))
+
+
+def _tag_problem(key: str, value: str) -> str | None:
+    if not 1 <= len(key) <= _TAG_KEY_LENGTH:
+        return f"Tags: a key has 1 to {_TAG_KEY_LENGTH} characters; {key[:_TAG_KEY_LENGTH]!r} has {len(key)}."
+    if len(value) > _TAG_VALUE_LENGTH:
+        return f"Tags: the value of {key!r} has {len(value)} characters: at most {_TAG_VALUE_LENGTH} are possible."
+    wrong = [sign for sign in key + value if sign not in _TAG_SIGNS and unicodedata.category(sign)[0] not in "LZN"]
+    if wrong:
+        return f"Tags: {key!r} holds {wrong[0]!r}: letters, digits, spaces and {_TAG_SIGNS} are possible."
     return None
 
 
-def _destination_text(request: Table[str, Any]) -> str | None:
-    text: str | None = ((request.get("DestinationConfig") or {}).get("OnFailure") or {}).get("Destination")
-    return text
-
-
-def _not_yet(request: Table[str, Any]) -> Iterator[Finding]:
-    for name, off in NOT_YET.items():
-        if name in request and request[name] not in off:
-            yield Finding(name, RequestRefused(f"{name} is not supported by this version of esm. Remove it."))
-
-
-def _given(request: Table[str, Any], name: str, *, default: Any) -> Any:  # noqa: ANN401 - as it came
+def _or(request: Table[str, Any], name: str, *, default: Any) -> Any:  # noqa: ANN401 - as it came
     value = request.get(name)
     return default if value is None else value
-
-
-def _limit(request: Table[str, Any], name: str) -> int | None:
-    value = request.get(name)
-    return None if value in (None, -1) else int(value)

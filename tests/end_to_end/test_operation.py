@@ -39,6 +39,29 @@ def test_a_changed_file_is_applied_within_a_second_and_leaves_other_mappings_alo
     assert world.stop() == 0
 
 
+def test_files_that_come_and_go_in_a_folder_are_followed(world: World, ministack: str) -> None:
+    first, second = Queue(ministack, "folder-1"), Queue(ministack, "folder-2")
+    world.configure(endpoint_url=ministack, functions={"orders": world.function(CodeUri="../code")})
+    folder = world.config_path.parent / "conf"
+    folder.mkdir()
+    world.config_path.rename(folder / "basics.yaml")
+    world.config_path = folder
+    for name, queue in (("one", first), ("two", second)):
+        mapping = {"FunctionName": "orders", "EventSourceArn": queue.arn, "Tags": {"of": name}}
+        (folder / f"{name}.off").write_text(json.dumps({"mappings": [mapping]}))
+    (folder / "one.off").rename(folder / "one.yaml")
+    world.start()
+    assert len(world.status()) == 1
+    (folder / "two.off").rename(folder / "two.yaml")
+    wait_for(lambda: len(world.status()) == 2, "the second file's mapping runs", 3)
+    second.send("hello")
+    wait_for(lambda: world.taken() == ["hello"], "its message is taken")
+    (folder / "one.yaml").rename(folder / ".one.yaml")
+    wait_for(lambda: len(world.status()) == 1, "the first file's mapping is gone", 3)
+    assert "conf: 1 functions, 1 mappings, OK" in world.command("validate").stdout
+    assert world.stop() == 0
+
+
 def test_a_second_daemon_on_the_same_state_is_refused_by_the_name_of_the_first(world: World, ministack: str) -> None:
     world.configure(endpoint_url=ministack)
     world.start()

@@ -10,6 +10,7 @@ from esm.model.arn import Arn
 from esm.model.clocks import UnixTime
 from esm.model.mapping import Mapping
 from esm.rules import validation
+from esm.rules.parameters import PARAMETERS, STREAMS
 
 FUNCTION = Arn.parse("arn:aws:lambda:us-east-1:111111111111:function:f")
 QUEUE = "arn:aws:sqs:us-east-1:111111111111:q"
@@ -119,7 +120,7 @@ def test_both_ends_of_every_range_are_those_of_the_service_model(name: str, leas
 
 def test_every_parameter_of_the_service_model_is_known_here() -> None:
     shape = botocore.session.get_session().get_service_model("lambda").shape_for("CreateEventSourceMappingRequest")
-    assert set(shape.members) <= validation.PARAMETERS
+    assert set(shape.members) <= PARAMETERS.keys()
 
 
 TWO = (
@@ -167,12 +168,12 @@ def test_broken_constraints_are_worded_and_counted_together(request_: dict[str, 
     assert (caught.value.exception, str(caught.value)) == (FAILED, text)
 
 
-@pytest.mark.parametrize("name", sorted(set(validation.STREAM_ONLY) - {"TumblingWindowInSeconds"}))
+@pytest.mark.parametrize("name", [name for name, one in PARAMETERS.items() if one.takes and one.takes <= STREAMS])
 def test_a_queue_takes_no_parameter_of_streams(name: str) -> None:
     values: dict[str, Any] = {
         "StartingPosition": "LATEST", "StartingPositionTimestamp": 1, "ParallelizationFactor": 1,
         "MaximumRecordAgeInSeconds": 60, "MaximumRetryAttempts": 1, "BisectBatchOnFunctionError": True,
-        "DestinationConfig": {"OnFailure": {"Destination": QUEUE}},
+        "DestinationConfig": {"OnFailure": {"Destination": QUEUE}}, "TumblingWindowInSeconds": 1,
     }  # fmt: skip
     with pytest.raises(RequestRefused) as caught:
         made(EventSourceArn=QUEUE, **{name: values[name]})
@@ -187,12 +188,12 @@ ON_SUCCESS = {"DestinationConfig": {"OnSuccess": {"Destination": QUEUE}}}
     ("request_", "text"),
     [
         ({**ON_SUCCESS}, "Unsupported DestinationConfig parameter for given event source mapping type."),
-        ({"BatchSize": 11, "Tags": {"a": "b"}}, "Unrecognized event source."),
+        ({"BatchSize": 11, "RoleArn": "x"}, "Unrecognized event source."),
         (
-            {"EventSourceArn": STREAM, "Tags": {"a": "b"}},
+            {"EventSourceArn": STREAM, "RoleArn": "x"},
             "1 validation error detected: Value null at 'startingPosition'",
         ),
-        ({"EventSourceArn": QUEUE, "BatchSize": 11, "Tags": {"a": "b"}}, "Maximum batch window in seconds must be"),
+        ({"EventSourceArn": QUEUE, "BatchSize": 11, "RoleArn": "x"}, "Maximum batch window in seconds must be"),
     ],
 )
 def test_what_aws_looks_at_first_is_said_first(request_: dict[str, Any], text: str) -> None:
