@@ -77,7 +77,9 @@ class Adapters:
 
     def destination(self, mapping: Mapping) -> Destination | None:
         """Where a mapping's notices go."""
-        return None if mapping.on_failure is None else make_destination(mapping.on_failure, self.sessions)
+        if mapping.on_failure is None:
+            return None
+        return make_destination(mapping.on_failure, self.sessions, mapping.function_arn.account)
 
     async def aclose(self) -> None:
         """End environments and connections."""

@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 
+from esm.destinations import s3 as to_s3
 from esm.destinations import sns as to_sns
 from esm.destinations import sqs as to_sqs
 from esm.rules import validation
@@ -27,6 +28,7 @@ IAM: tuple[tuple[str, ModuleType], ...] = (
     ("a function in AWS Lambda", aws_lambda),
     ("an SQS destination", to_sqs),
     ("an SNS destination", to_sns),
+    ("an S3 destination", to_s3),
 )
 
 

@@ -58,7 +58,7 @@ async def received(sessions: Sessions, url: str, region: str = "us-east-1") -> l
 
 async def test_a_queue_gets_the_document_as_its_body_without_attributes(sessions: Sessions) -> None:
     url, arn = await queue(sessions)
-    await make_destination(arn, sessions).send(NOTICE, DOCUMENT)
+    await make_destination(arn, sessions, "123456789012").send(NOTICE, DOCUMENT)
     messages = await received(sessions, url)
     assert [message["Body"] for message in messages] == [DOCUMENT.decode()]
     assert "MessageAttributes" not in messages[0]
@@ -66,13 +66,13 @@ async def test_a_queue_gets_the_document_as_its_body_without_attributes(sessions
 
 async def test_a_queues_region_is_its_arns(sessions: Sessions) -> None:
     url, arn = await queue(sessions, "eu-west-1")
-    await make_destination(arn, sessions).send(NOTICE, DOCUMENT)
+    await make_destination(arn, sessions, "123456789012").send(NOTICE, DOCUMENT)
     assert len(await received(sessions, url, "eu-west-1")) == 1
 
 
 async def test_a_queues_url_is_asked_for_once(sessions: Sessions, requests: list[tuple[str, str, str]]) -> None:
     _, arn = await queue(sessions)
-    destination = make_destination(arn, sessions)
+    destination = make_destination(arn, sessions, "123456789012")
     await destination.send(NOTICE, DOCUMENT)
     await destination.send(NOTICE, DOCUMENT)
     assert requests == [("sqs", "GetQueueUrl", "ok"), ("sqs", "SendMessage", "ok"), ("sqs", "SendMessage", "ok")]
@@ -80,7 +80,7 @@ async def test_a_queues_url_is_asked_for_once(sessions: Sessions, requests: list
 
 async def test_a_queue_that_was_deleted_is_an_operators_matter_until_it_is_made_again(sessions: Sessions) -> None:
     url, arn = await queue(sessions)
-    destination = make_destination(arn, sessions)
+    destination = make_destination(arn, sessions, "123456789012")
     await destination.send(NOTICE, DOCUMENT)
     client = await sessions.client("sqs")
     await client.delete_queue(QueueUrl=url)
@@ -97,7 +97,7 @@ async def test_a_topic_passes_the_document_on_without_subject_or_attributes(sess
     client = await sessions.client("sns")
     topic = (await client.create_topic(Name=f"failed-{uuid.uuid4()}"))["TopicArn"]
     await client.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=str(queue_arn))
-    await make_destination(Arn.parse(topic), sessions).send(NOTICE, DOCUMENT)
+    await make_destination(Arn.parse(topic), sessions, "123456789012").send(NOTICE, DOCUMENT)
     envelopes = [json.loads(str(message["Body"])) for message in await received(sessions, url)]
     assert [envelope["Message"] for envelope in envelopes] == [DOCUMENT.decode()]
     assert not {"Subject", "MessageAttributes"} & set(envelopes[0])
@@ -106,7 +106,7 @@ async def test_a_topic_passes_the_document_on_without_subject_or_attributes(sess
 async def test_a_topic_that_does_not_exist_is_an_operators_matter(sessions: Sessions) -> None:
     arn = Arn.parse("arn:aws:sns:us-east-1:123456789012:nowhere")
     with pytest.raises(OperatorNeeded, match="Publish: NotFound"):
-        await make_destination(arn, sessions).send(NOTICE, DOCUMENT)
+        await make_destination(arn, sessions, "123456789012").send(NOTICE, DOCUMENT)
 
 
 @pytest.mark.parametrize("service", ["sqs", "sns"])
@@ -114,10 +114,10 @@ async def test_a_service_that_is_down_is_unavailable(service: str) -> None:
     sessions = Sessions("us-east-1", "http://127.0.0.1:9", {}, lambda *_: None)
     arn = Arn.parse(f"arn:aws:{service}:us-east-1:123456789012:failed")
     with pytest.raises(Unavailable):
-        await make_destination(arn, sessions).send(NOTICE, DOCUMENT)
+        await make_destination(arn, sessions, "123456789012").send(NOTICE, DOCUMENT)
     await sessions.aclose()
 
 
 async def test_what_is_not_served_is_refused_by_name(sessions: Sessions) -> None:
-    with pytest.raises(RequestRefused, match=r"arn:aws:s3:::bucket is not served: name an SQS queue or an SNS topic"):
-        make_destination(Arn.parse("arn:aws:s3:::bucket"), sessions)
+    with pytest.raises(RequestRefused, match=r"event-bus/b is not served: name an SQS queue, an SNS topic or an S3"):
+        make_destination(Arn.parse("arn:aws:events:us-east-1:123456789012:event-bus/b"), sessions, "123456789012")
