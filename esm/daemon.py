@@ -19,9 +19,13 @@ from esm.config import Configuration
 from esm.destinations import make_destination
 from esm.errors import ConfigurationRefused
 from esm.host import Host
-from esm.model.function import Function, HostedFunction
-from esm.model.mapping import Mapping
+from esm.model.arn import Arn
+from esm.model.async_event import Recipient
+from esm.model.function import AsyncRules, Function, HostedFunction, LambdaFunction
+from esm.model.mapping import InvocationType, Mapping
 from esm.ports import Destination, Target
+from esm.runtime.async_events import Accepting, AsyncEvents
+from esm.runtime.async_function import AsyncFunction
 from esm.runtime.observation import Observation
 from esm.runtime.queue import QueueRunner
 from esm.runtime.reporting import Reporter
@@ -49,6 +53,11 @@ class Adapters:
 
     def __post_init__(self) -> None:
         self._targets: dict[Function, Target] = {}
+        self._destinations: dict[tuple[Arn, str], Destination] = {}
+        self.functions: dict[str, Function] = {}
+        """Those of the configuration by unqualified ARN: asynchronous events find theirs here."""
+        self.events: AsyncEvents | None = None
+        """The asynchronous queue; None where nothing is to run."""
 
     def target(self, function: Function) -> Target:
         """The one target of a function: its environments and connections are shared by its mappings."""
@@ -61,7 +70,7 @@ class Adapters:
 
     async def build(self, around: Surroundings, plan: Plan, observation: Observation) -> Runner:
         """What runs a mapping. Raises: OperatorNeeded, Unavailable (the function's role is asked for)."""
-        mapping, target = plan.mapping, self.target(plan.function)
+        mapping, target = plan.mapping, self._entrance(around, plan)
         if not mapping.source_kind.is_stream:
             source = open_queue(mapping, self.sessions)
             return QueueRunner(around, mapping, source, target, observation)
@@ -74,6 +83,38 @@ class Adapters:
             dynamodb_reads_per_s=(self.settings.dynamodb_reads_per_s, self.settings.dynamodb_idle_reads_per_s),
         )
         return StreamRunner(around, mapping, stream, target, self.destination(mapping), observation)
+
+    def _entrance(self, around: Surroundings, plan: Plan) -> Target:
+        """What a mapping invokes: the function, or the asynchronous queue before it. AWS Lambda has its own queue."""
+        target = self.target(plan.function)
+        is_event = plan.mapping.invocation_type is InvocationType.EVENT
+        if self.events is None or not is_event or isinstance(plan.function, LambdaFunction):
+            return target
+        return Accepting(self.events, target, around)
+
+    def async_function(self, arn: Arn) -> AsyncFunction:
+        """What the asynchronous events of a function need now."""
+        function = self.functions.get(str(arn))
+        if function is None or isinstance(function, LambdaFunction):
+            return AsyncFunction(None, AsyncRules(), is_blocked=False, destination=lambda _: None)
+        rules = function.asynchronous
+        arns = {
+            Recipient.ON_SUCCESS: rules.on_success, Recipient.ON_FAILURE: rules.on_failure,
+            Recipient.DEAD_LETTER: rules.dead_letter,
+        }  # fmt: skip
+        is_blocked = isinstance(function, HostedFunction) and function.reserved_concurrency == 0
+
+        def destination(recipient: Recipient) -> Destination | None:
+            named = arns[recipient]
+            return None if named is None else self.shared_destination(named, arn.account)
+
+        return AsyncFunction(self.target(function), rules, is_blocked, destination)
+
+    def shared_destination(self, arn: Arn, account: str) -> Destination:
+        """The one destination of an ARN for the functions of an account. Raises: RequestRefused."""
+        if (arn, account) not in self._destinations:
+            self._destinations[arn, account] = make_destination(arn, self.sessions, account)
+        return self._destinations[arn, account]
 
     def destination(self, mapping: Mapping) -> Destination | None:
         """Where a mapping's notices go."""
@@ -97,6 +138,7 @@ class Daemon:
         self._environ = environ
         self._configuration = configuration
         self._is_ready = False
+        self._adapters: Adapters | None = None
         self._telemetry = Telemetry(CollectorRegistry(), per_shard=settings.metrics_per_shard)
 
     async def run(self) -> None:
@@ -114,6 +156,7 @@ class Daemon:
             adapters = make_adapters(settings, self._configuration, telemetry)
             stack.push_async_callback(adapters.aclose)
             adapters.host.end_leftovers()
+            adapters.events = AsyncEvents(around, adapters.async_function)
             supervisor = Supervisor(
                 around, lambda plan, observation: adapters.build(around, plan, observation)
             )  # fmt: skip
@@ -124,26 +167,34 @@ class Daemon:
             port = await stack.enter_async_context(operations.serving(app, host, port))
             telemetry.started(worker=settings.worker_id, state=settings.state, metrics=f"{host}:{port}",
                               mappings=len(self._configuration.mappings), pid=os.getpid())  # fmt: skip
-            await self._serve(supervisor, Reporter(around, supervisor))
+            self._adapters = adapters
+            await self._serve(supervisor, Reporter(around, supervisor), adapters.events)
 
-    async def _serve(self, supervisor: Supervisor, reporter: Reporter) -> None:
+    async def _serve(self, supervisor: Supervisor, reporter: Reporter, events: AsyncEvents) -> None:
         self._apply(supervisor, self._configuration)
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(supervisor.run)
                 tasks.start_soon(reporter.run)
+                tasks.start_soon(events.run)
                 tasks.start_soon(self._follow_file, supervisor)
                 self._is_ready = True
                 async for number in signals:
                     if not self._is_ready:
                         break
                     self._is_ready = False
-                    tasks.start_soon(self._drain, supervisor, reporter, tasks, signal.Signals(number).name)
+                    name = signal.Signals(number).name
+                    tasks.start_soon(self._drain, supervisor, reporter, events, tasks, name)
                 tasks.cancel_scope.cancel()
 
-    async def _drain(self, supervisor: Supervisor, reporter: Reporter, tasks: anyio.abc.TaskGroup, reason: str) -> None:
-        self._telemetry.draining(reason, self._settings.shutdown_grace_s)
-        is_complete = await supervisor.drain(self._settings.shutdown_grace_s)
+    async def _drain(
+        self, supervisor: Supervisor, reporter: Reporter, events: AsyncEvents, tasks: anyio.abc.TaskGroup, reason: str
+    ) -> None:
+        grace_s = self._settings.shutdown_grace_s
+        self._telemetry.draining(reason, grace_s)
+        async with anyio.create_task_group() as draining:
+            draining.start_soon(events.drain, grace_s)
+            is_complete = await supervisor.drain(grace_s)
         with anyio.move_on_after(1):
             await reporter.write(supervisor.views())
         self._telemetry.stopped(complete=is_complete)
@@ -177,6 +228,8 @@ class Daemon:
     def _apply(self, supervisor: Supervisor, configuration: Configuration) -> None:
         for warning in configuration.warnings:
             self._telemetry.warned(warning)
+        assert self._adapters is not None
+        self._adapters.functions = {str(one.arn.unqualified): one for one in configuration.functions.values()}
         supervisor.apply(plans(configuration))
 
 

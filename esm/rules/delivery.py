@@ -148,11 +148,9 @@ class Delivery:
         piece = self._pieces[0]
         if piece.condition is None and self._is_too_big(piece):
             piece.condition = Condition.PAYLOAD
-        if piece.condition is not None:
-            if self.is_hollow and self._is_kept(piece, wall):
-                return self._reread()
+        if piece.condition is not None and not (self.is_hollow and self._is_kept(piece, wall)):
             return self._give_up(piece, piece.condition)
-        if now < self._retry_at:
+        if piece.condition is None and now < self._retry_at:
             return Wait(min(self._retry_at, self._expires_at(piece, now, wall)))
         if self.is_hollow:
             return self._reread()
