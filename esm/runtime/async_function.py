@@ -35,8 +35,8 @@ T = TypeVar("T")
 CONCURRENCY = 10
 """Events of a function at once where its target sets no bound."""
 
-LOOK_EVERY_S = 30.0
-"""How often a bucket is looked at that is not known to hold anything due: others may have put it there."""
+LOOK_EVERY_S = 300.0
+"""How often a bucket is looked at that is not known to hold anything due: whatever else has put it there."""
 
 CLEAN_EVERY_S = 3600.0
 """How often what a crash may have left is looked for."""

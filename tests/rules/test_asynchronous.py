@@ -123,9 +123,9 @@ def test_a_target_that_says_when_is_not_asked_before() -> None:
     assert decision.due_at == 1045.0
 
 
-@given(st.booleans(), st.booleans(), st.booleans(), endings)
+@given(success=st.booleans(), failure=st.booleans(), dead=st.booleans(), ending=endings)
 def test_success_is_told_to_one_and_failure_to_destination_and_dead_letter_queue(
-    success: bool, failure: bool, dead: bool, ending: Ending
+    *, success: bool, failure: bool, dead: bool, ending: Ending
 ) -> None:
     rules = AsyncRules(0, 60, *[QUEUE if one else None for one in (success, failure, dead)])
     decision = tried(event(), ending, rules, 1059.5)
