@@ -70,7 +70,7 @@ class Adapters:
 
     async def build(self, around: Surroundings, plan: Plan, observation: Observation) -> Runner:
         """What runs a mapping. Raises: OperatorNeeded, Unavailable (the function's role is asked for)."""
-        mapping, target = plan.mapping, self._entrance(around, plan)
+        mapping, target = plan.mapping, self._entrance(around, plan, observation)
         if not mapping.source_kind.is_stream:
             source = open_queue(mapping, self.sessions)
             return QueueRunner(around, mapping, source, target, observation)
@@ -84,13 +84,16 @@ class Adapters:
         )
         return StreamRunner(around, mapping, stream, target, self.destination(mapping), observation)
 
-    def _entrance(self, around: Surroundings, plan: Plan) -> Target:
+    def _entrance(self, around: Surroundings, plan: Plan, observation: Observation) -> Target:
         """What a mapping invokes: the function, or the asynchronous queue before it. AWS Lambda has its own queue."""
         target = self.target(plan.function)
+        observation.async_backlog = lambda: None
         is_event = plan.mapping.invocation_type is InvocationType.EVENT
         if self.events is None or not is_event or isinstance(plan.function, LambdaFunction):
             return target
-        return Accepting(self.events, target, around)
+        events, arn = self.events, str(plan.function.arn.unqualified)
+        observation.async_backlog = lambda: events.backlogs().get(arn, 0)
+        return Accepting(events, target, around)
 
     def async_function(self, arn: Arn) -> AsyncFunction:
         """What the asynchronous events of a function need now."""
@@ -161,6 +164,7 @@ class Daemon:
                 around, lambda plan, observation: adapters.build(around, plan, observation)
             )  # fmt: skip
             telemetry.live.views = supervisor.views
+            telemetry.live.async_backlogs = adapters.events.backlogs
             telemetry.live.buffered_bytes = lambda: around.budget.used_bytes
             app = operations.application(telemetry.registry, supervisor.views, lambda: self._is_ready)
             host, port = settings.metrics_host_port

@@ -389,6 +389,7 @@ class LiveGauges(Collector):
         self._per_shard = per_shard
         self.views: Callable[[], Iterable[MappingView]] = tuple
         self.buffered_bytes: Callable[[], int] = int
+        self.async_backlogs: Callable[[], dict[str, int]] = dict
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: names are not known to clash, and views may not exist yet."""
@@ -398,6 +399,10 @@ class LiveGauges(Collector):
         """Every gauge."""
         views = [(view, _view_labels(view)) for view in self.views()]
         yield GaugeMetricFamily("esm_buffered_bytes", "Bytes read and not yet settled", value=self.buffered_bytes())
+        waiting = GaugeMetricFamily("esm_async_backlog", "Asynchronous events that wait", labels=("function",))
+        for function, count in self.async_backlogs().items():
+            waiting.add_metric((function,), count)
+        yield waiting
         yield _gauge("esm_invocations_in_flight", "Invocations", ((n, v.in_flight) for v, n in views))
         yield _gauge("esm_mapping_problem", "1 while someone must act", ((n, float(v.has_problem)) for v, n in views))
         backlog = ((n, v.backlog) for v, n in views if v.backlog is not None)

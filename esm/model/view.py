@@ -36,3 +36,5 @@ class MappingView:
     backlog: int | None
     """Messages waiting in a queue; None for streams."""
     shards: tuple[ShardView, ...]
+    async_backlog: int | None = None
+    """Events that wait in the asynchronous queue of the mapping's function; None where the mapping does not feed it."""

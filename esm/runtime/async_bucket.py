@@ -125,6 +125,17 @@ class AsyncBuckets:
             except Conflict:
                 continue
 
+    async def count(self, bucket: int) -> int:
+        """How many events a bucket holds."""
+        found = 0
+        after: str | None = None
+        while True:
+            page = await self._around.store.scan(KIND, self._owner(bucket), after, 100)
+            found += len(page.items)
+            after = page.after
+            if after is None:
+                return found
+
     async def clean(self, bucket: int) -> int:
         """Remove parts that a crash has left; returns how many."""
         removed = 0

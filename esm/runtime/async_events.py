@@ -65,6 +65,10 @@ class AsyncEvents:
         self._around.telemetry.asynchronous(str(function.unqualified)).received()
         return event.request_id
 
+    def backlogs(self) -> dict[str, int]:
+        """How many events each function has waiting, by unqualified ARN; approximate."""
+        return {function: runner.backlog for function, runner in self._runners.items()}
+
     async def run(self) -> None:
         """Serve every function that has events."""
         try:

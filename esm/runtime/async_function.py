@@ -19,7 +19,7 @@ from esm.model.async_event import AsyncCondition, AsyncEvent, Recipient
 from esm.model.clocks import Instant, UnixTime
 from esm.model.function import AsyncRules
 from esm.model.invocation import Ending, Invocation, Misconfigured, Throttled, Unreachable
-from esm.model.stored import VALUE_BYTES_MAX
+from esm.model.stored import VALUE_BYTES_MAX, Stored
 from esm.ports import Destination, Target
 from esm.rules import async_documents, asynchronous, responses
 from esm.rules.asynchronous import Later, Lost, Settled
@@ -38,7 +38,7 @@ CONCURRENCY = 10
 LOOK_EVERY_S = 300.0
 """How often a bucket is looked at that is not known to hold anything due: whatever else has put it there."""
 
-CLEAN_EVERY_S = 3600.0
+LOOK_AFTER_EVERY_S = 3600.0
 """How often what a crash may have left is looked for."""
 
 TAKE_MAX = 4
@@ -77,10 +77,13 @@ class AsyncFunctionRunner:
         self._resume_at = Instant(0.0)
         self._changed = Signal()
         self.running = 0
+        self.backlog = 0
+        """Events that are stored, as far as is known: counted again from time to time."""
 
     async def add(self, event: AsyncEvent, due_at: UnixTime) -> None:
         """Store an event, and look at it when it is due. Raises: Unavailable."""
         await self._buckets.add(event, due_at)
+        self.backlog += 1
         bucket = bucket_of(event.request_id)
         self._next_at[bucket] = min(self._next_at[bucket], due_at)
         self._changed.notify()
@@ -89,7 +92,7 @@ class AsyncFunctionRunner:
         """Take what is due until `stop`, then let what runs end."""
         failures = 0
         async with anyio.create_task_group() as background:
-            background.start_soon(self._clean_forever)
+            background.start_soon(self._look_after_forever)
             async with anyio.create_task_group() as tries:
                 while not self._stop.is_set:
                     error: Unavailable | OperatorNeeded | None = None
@@ -171,7 +174,7 @@ class AsyncFunctionRunner:
             event, parts = await self._stored(lambda: self._buckets.load(held))
         except PartsMissing as missing:
             self._telemetry.dropped("payload", held.found.head.request_id, str(missing))
-            await self._stored(lambda: self._buckets.remove(held, ()))
+            await self._remove(held, ())
             return
         function = self._function()
         decision: Later | Settled | None = Settled(event) if event.verdict else await self._try(event, function)
@@ -180,7 +183,7 @@ class AsyncFunctionRunner:
         if decision is not None:
             event, due_at = decision.event, decision.due_at
             await self._stored(lambda: self.add(event, due_at))
-        await self._stored(lambda: self._buckets.remove(held, parts))
+        await self._remove(held, parts)
 
     async def _try(self, event: AsyncEvent, function: AsyncFunction) -> Later | Settled:
         around = self._around
@@ -264,11 +267,17 @@ class AsyncFunctionRunner:
                 self._around.telemetry.store_failed("async", str(error))
                 failures = await pause_after(self._around, Stop(), error, failures)
 
-    async def _clean_forever(self) -> None:
+    async def _remove(self, held: Held, parts: tuple[Stored, ...]) -> None:
+        await self._stored(lambda: self._buckets.remove(held, parts))
+        self.backlog = max(0, self.backlog - 1)
+
+    async def _look_after_forever(self) -> None:
+        """Count what is stored, and clean up what a crash has left."""
         while True:
             try:
+                self.backlog = sum([await self._buckets.count(bucket) for bucket in range(BUCKETS)])
                 for bucket in range(BUCKETS):
                     await self._buckets.clean(bucket)
             except (Unavailable, OperatorNeeded) as error:
                 self._around.telemetry.store_failed("async", str(error))
-            await anyio.sleep(CLEAN_EVERY_S)
+            await anyio.sleep(LOOK_AFTER_EVERY_S)

@@ -19,6 +19,7 @@ class Observation:
         self.shards: Callable[[], tuple[ShardView, ...]] = tuple
         self.in_flight = 0
         self.backlog: int | None = None
+        self.async_backlog: Callable[[], int | None] = lambda: None
 
     def succeeded(self) -> None:
         """A batch was taken, or its failure was settled."""
@@ -56,4 +57,5 @@ class Observation:
             in_flight=self.in_flight,
             backlog=self.backlog,
             shards=self.shards(),
+            async_backlog=self.async_backlog(),
         )

@@ -294,8 +294,12 @@ def test_events_of_a_function_that_is_gone_wait_for_it_until_their_age_ends() ->
         functions, play.functions = play.functions, {}
         await play.work(600, 3)
         assert play.stored() == 3
+        assert play.events is not None
+        assert play.events.backlogs() == {str(FUNCTION): 3}
         play.functions = functions
         await play.work(400)
+        assert play.events is not None
+        assert play.events.backlogs() == {str(FUNCTION): 0}
         assert len(play.world.taken()) == 3
         play.functions = {}
         await play.work(25_000, 2)
