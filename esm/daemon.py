@@ -199,6 +199,7 @@ class Daemon:
         async with anyio.create_task_group() as draining:
             draining.start_soon(events.drain, grace_s)
             is_complete = await supervisor.drain(grace_s)
+        is_complete = is_complete and events.has_ended
         with anyio.move_on_after(1):
             await reporter.write(supervisor.views())
         self._telemetry.stopped(complete=is_complete)

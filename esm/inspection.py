@@ -32,6 +32,9 @@ async def _source(plan: Plan, adapters: Adapters) -> None:
     if mapping.source_kind.is_stream:
         await open_stream(mapping, "", adapters.sessions).facts()
         return
+    if mapping.invocation_type is InvocationType.EVENT:
+        await open_queue(mapping, adapters.sessions).facts()
+        return
     queue = await open_queue(mapping, adapters.sessions).facts()
     try:
         timeout_s = (await adapters.target(plan.function).facts()).timeout_s

@@ -332,6 +332,9 @@ class _AsyncMetrics:
             "esm_async_destination_delivery_failures", "Deliveries to a destination that failed"
             " (DestinationDeliveryFailures)", labels, registry=registry,
         )  # fmt: skip
+        self.restarts = Counter(
+            "esm_async_restarts", "Restarts after an error of the program itself", labels, registry=registry
+        )
         self.invocations = Counter(
             "esm_async_invocations", "Tries by how they ended", (*labels, "outcome"), registry=registry
         )
@@ -344,8 +347,14 @@ class AsyncTelemetry:
         """Bind the label; the plain counters exist from here on, at 0."""
         self._metrics = metrics
         self._function = function
-        for metric in (metrics.received, metrics.dead_letter_errors, metrics.delivery_failures):
+        for metric in (metrics.received, metrics.dead_letter_errors, metrics.delivery_failures, metrics.restarts):
             metric.labels(function)
+
+    def crashed(self, restart_s: float) -> None:
+        """An error of the program itself (call inside `except`): the function's queue is served again after a pause."""
+        self._metrics.restarts.labels(self._function).inc()
+        fields = {"function": self._function, "restart_s": round(restart_s, 1)}
+        _logger.error("asynchronous queue crashed", exc_info=True, extra={"fields": fields})
 
     def received(self) -> None:
         """An event is stored."""

@@ -9,6 +9,7 @@ Source: wire-shapes.md 3.4.
 from datetime import UTC, datetime
 
 from esm.aws.sessions import Sessions
+from esm.errors import OperatorNeeded
 from esm.model.arn import Arn
 from esm.model.notice import AnyNotice
 
@@ -36,9 +37,15 @@ class S3Bucket:
     async def check(self) -> None:
         """See `ports.Destination`."""
         client = await self._sessions.client("s3", self._region)
-        await self._sessions.control(
-            client, "head_bucket", Bucket=self._bucket, ExpectedBucketOwner=self._account
-        )  # fmt: skip
+        try:
+            await self._sessions.control(
+                client, "head_bucket", Bucket=self._bucket, ExpectedBucketOwner=self._account
+            )  # fmt: skip
+        except OperatorNeeded as error:
+            raise OperatorNeeded(
+                f"{error}: the bucket {self._bucket!r} must exist in account {self._account}, and the role must be"
+                " allowed s3:ListBucket on it."
+            ) from error
 
 
 def _key(notice: AnyNotice) -> str:

@@ -21,6 +21,7 @@ from esm.rules.events import ASYNC_PAYLOAD_BYTES_MAX
 from esm.runtime.async_bucket import functions_with_events
 from esm.runtime.async_function import AsyncFunction, AsyncFunctionRunner
 from esm.runtime.knowing import pause_after
+from esm.runtime.supervisor import bulkhead
 from esm.runtime.surroundings import Signal, Stop, Surroundings
 
 TRACE_MAX = 1024
@@ -69,6 +70,11 @@ class AsyncEvents:
         """How many events each function has waiting, by unqualified ARN; approximate."""
         return {function: runner.backlog for function, runner in self._runners.items()}
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether `run` has ended: nothing is under way."""
+        return self._has_ended.is_set()
+
     async def run(self) -> None:
         """Serve every function that has events."""
         try:
@@ -76,7 +82,7 @@ class AsyncEvents:
                 tasks.start_soon(self._find_stored)
                 while not self._stop.is_set:
                     for runner in self._starting:
-                        tasks.start_soon(runner.run)
+                        tasks.start_soon(bulkhead, self._around, self._stop, runner.run, runner.crashed)
                     self._starting.clear()
                     with self._stop.interruptible():
                         await self._added.wait()

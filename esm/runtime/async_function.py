@@ -88,9 +88,14 @@ class AsyncFunctionRunner:
         self._next_at[bucket] = min(self._next_at[bucket], due_at)
         self._changed.notify()
 
+    def crashed(self, restart_s: float) -> None:
+        """An error of the program itself (call inside `except`): `run` is called again after a pause."""
+        self._telemetry.crashed(restart_s)
+
     async def run(self) -> None:
         """Take what is due until `stop`, then let what runs end."""
         failures = 0
+        self._next_at = [UnixTime(0.0)] * BUCKETS
         async with anyio.create_task_group() as background:
             background.start_soon(self._look_after_forever)
             async with anyio.create_task_group() as tries:

@@ -11,7 +11,7 @@ import anyio
 
 from esm.errors import EsmError
 from esm.model.clocks import Instant
-from esm.model.mapping import Mapping, State
+from esm.model.mapping import InvocationType, Mapping, State
 from esm.model.record import Message, QueueFacts
 from esm.model.view import ShardView
 from esm.ports import QueueSource, Target
@@ -109,9 +109,10 @@ class QueueRunner:
     async def _checked_facts(self) -> QueueFacts:
         facts = await self._source.facts()
         function = await self._target.facts()
-        if function.timeout_s is not None:
+        is_event = self.mapping.invocation_type is InvocationType.EVENT
+        if function.timeout_s is not None and not is_event:
             check_timeout(function.timeout_s, facts.visibility_s)
-        self._timeout_s = function.timeout_s or 0
+        self._timeout_s = 0 if is_event else function.timeout_s or 0
         self._observation.backlog = facts.backlog
         return facts
 

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from esm.errors import OperatorNeeded, StoreTooNew
 from esm.model.arn import Arn
 from esm.model.async_event import AsyncCondition, AsyncEvent, Recipient
 from esm.model.clocks import UnixTime
@@ -174,3 +176,17 @@ def test_items_sort_by_due_time(one: float, other: float) -> None:
     first, second = (async_stored.item(UnixTime(at), "r") for at in sorted((one, other)))
     assert first <= second
     assert abs(async_stored.due_at(first) - min(one, other)) < 0.001
+
+
+def test_an_event_of_a_newer_version_stops_with_a_clear_text_and_one_of_nobodys_too() -> None:
+    value, _ = async_stored.encode(event(), "name")
+    with pytest.raises(StoreTooNew, match="format 2"):
+        async_stored.decode(value.replace(b'"format":1', b'"format":2'))
+    with pytest.raises(OperatorNeeded, match="not written by this program"):
+        async_stored.decode(b"something else")
+
+
+def test_what_a_newer_version_adds_is_read_over() -> None:
+    value, _ = async_stored.encode(event(), "name")
+    found = async_stored.decode(value.replace(b'"format":1', b'"format":1,"added":[1]'))
+    assert async_stored.event_of(found, found.body) == event()

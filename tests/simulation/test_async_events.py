@@ -12,16 +12,22 @@ from trio.testing import MockClock
 from esm.errors import NoticeTooLarge, RequestRefused, Unavailable
 from esm.model.arn import Arn
 from esm.model.async_event import Recipient
-from esm.model.clocks import Instant
+from esm.model.clocks import Instant, UnixTime
 from esm.model.function import AsyncRules, FunctionFacts
-from esm.model.invocation import Answer, Ending, Invocation, Throttled, Unreachable
+from esm.model.invocation import Answer, Ending, Invocation, Refused, Throttled, Unreachable
+from esm.model.mapping import InvocationType
 from esm.model.notice import AsyncNotice
+from esm.model.outcome import Outcome
+from esm.model.record import Message
 from esm.model.stored import Key
+from esm.rules.scaling import Pressure
 from esm.runtime.async_bucket import bucket_of
 from esm.runtime.async_events import Accepting, AsyncEvents
 from esm.runtime.async_function import AsyncFunction
+from esm.runtime.gate import Gate
+from esm.runtime.invoker import Invoker
 from esm.telemetry import Telemetry
-from tests.simulation.world import FUNCTION, QUEUE, FakeTarget, World
+from tests.simulation.world import FUNCTION, QUEUE, FakeTarget, World, queue_mapping
 
 OTHER = Arn.parse("arn:aws:lambda:us-east-1:000000000000:function:other")
 
@@ -356,6 +362,25 @@ def test_a_restart_goes_on_where_the_last_one_was() -> None:
     assert len(play.told[Recipient.ON_FAILURE].documents) == 1
 
 
+def test_an_error_of_the_program_itself_ends_nothing_else_and_is_survived() -> None:
+    play = Play(12, RULES, faults=False)
+    crashes = iter([ValueError("a mistake"), ValueError("another")])
+
+    async def invoke(invocation: Invocation) -> Ending:
+        for crash in crashes:
+            raise crash
+        return Answer(invocation.request_id, b"null")
+
+    play.target.invoke = invoke  # type: ignore[method-assign]
+
+    async def main() -> None:
+        await play.work(60, 5)
+
+    simulate(main)
+    assert play.told[Recipient.ON_SUCCESS].ids() == play.accepted
+    assert play.metric("esm_async_restarts_total") == 2
+
+
 def test_a_mapping_hands_its_batches_over_and_says_what_was_not_stored() -> None:
     play = Play(11, RULES, faults=False)
 
@@ -377,6 +402,23 @@ def test_a_mapping_hands_its_batches_over_and_says_what_was_not_stored() -> None
         await target.aclose()
 
     simulate(main)
+
+
+def test_a_message_beyond_the_asynchronous_limit_is_refused_before_anybody_sees_it() -> None:
+    world = World(13, faults=False)
+    mapping = queue_mapping(invocation_type=InvocationType.EVENT)
+    large = Message(b"x" * 1_048_576, "m", "h", Instant(1e9), UnixTime(0.0))
+    outcomes: list[Outcome] = []
+
+    async def main() -> None:
+        around = world.around()
+        target = FakeTarget(world)
+        invoker = Invoker(around, target, Gate(Pressure(1)), world.observation(mapping, around))
+        outcomes.append(await invoker.invoke(mapping, [large], ["m"], 1))
+
+    simulate(main)
+    assert isinstance(outcomes[0], Refused)
+    assert world.invocations == []
 
 
 class _everything(set[int]):  # noqa: N801 - reads as a value
