@@ -20,11 +20,15 @@ from esm.config import Configuration
 from esm.destinations import make_destination
 from esm.errors import ConfigurationRefused
 from esm.host import Host
+from esm.model.arn import Arn
+from esm.model.async_event import Recipient
 from esm.model.connection import DAEMON, Way, Ways
-from esm.model.function import Function, HostedFunction, LambdaFunction
-from esm.model.mapping import Mapping
+from esm.model.function import AsyncRules, Function, HostedFunction, LambdaFunction
+from esm.model.mapping import InvocationType, Mapping
 from esm.ports import Destination, Target
-from esm.rules.ways import ways
+from esm.rules.ways import asynchronous_way, ways
+from esm.runtime.async_events import Accepting, AsyncEvents
+from esm.runtime.async_function import AsyncFunction
 from esm.runtime.observation import Observation
 from esm.runtime.queue import QueueRunner
 from esm.runtime.reporting import Reporter
@@ -52,7 +56,12 @@ class Adapters:
 
     def __post_init__(self) -> None:
         self._targets: dict[tuple[Function, Way], Target] = {}
+        self._destinations: dict[tuple[Arn, str, Way], Destination] = {}
         self._ways: set[Way] = set()
+        self.functions: dict[str, tuple[Function, Way]] = {}
+        """Those of the configuration by unqualified ARN, and the way to their asynchronous destinations."""
+        self.events: AsyncEvents | None = None
+        """The asynchronous queue; None where nothing is to run."""
 
     def target(self, function: Function, way: Way = DAEMON) -> Target:
         """The one target of a function: its environments and connections are shared by its mappings."""
@@ -66,7 +75,7 @@ class Adapters:
 
     async def build(self, around: Surroundings, plan: Plan, observation: Observation) -> Runner:
         """What runs a mapping. Raises: OperatorNeeded, Unavailable (the function's role is asked for)."""
-        mapping, target = plan.mapping, self.target(plan.function, plan.ways.target)
+        mapping, target = plan.mapping, self._entrance(around, plan, observation)
         sessions = self.sessions.through(plan.ways.source)
         if not mapping.source_kind.is_stream:
             source = open_queue(mapping, sessions)
@@ -81,21 +90,59 @@ class Adapters:
         )
         return StreamRunner(around, mapping, stream, target, self.destination(mapping, plan.ways), observation)
 
+    def _entrance(self, around: Surroundings, plan: Plan, observation: Observation) -> Target:
+        """What a mapping invokes: the function, or the asynchronous queue before it. AWS Lambda has its own queue."""
+        target = self.target(plan.function, plan.ways.target)
+        observation.async_backlog = lambda: None
+        is_event = plan.mapping.invocation_type is InvocationType.EVENT
+        if self.events is None or not is_event or isinstance(plan.function, LambdaFunction):
+            return target
+        events, arn = self.events, str(plan.function.arn.unqualified)
+        observation.async_backlog = lambda: events.backlogs().get(arn, 0)
+        return Accepting(events, target, around)
+
+    def async_function(self, arn: Arn) -> AsyncFunction:
+        """What the asynchronous events of a function need now."""
+        function, way = self.functions.get(str(arn), (None, DAEMON))
+        if function is None or isinstance(function, LambdaFunction):
+            return AsyncFunction(None, AsyncRules(), is_blocked=False, destination=lambda _: None)
+        rules = function.asynchronous
+        arns = {
+            Recipient.ON_SUCCESS: rules.on_success, Recipient.ON_FAILURE: rules.on_failure,
+            Recipient.DEAD_LETTER: rules.dead_letter,
+        }  # fmt: skip
+        is_blocked = isinstance(function, HostedFunction) and function.reserved_concurrency == 0
+
+        def destination(recipient: Recipient) -> Destination | None:
+            named = arns[recipient]
+            return None if named is None else self.shared_destination(named, arn.account, way)
+
+        return AsyncFunction(self.target(function), rules, is_blocked, destination)
+
+    def shared_destination(self, arn: Arn, account: str, way: Way) -> Destination:
+        """The one destination of an ARN for the functions of an account. Raises: RequestRefused."""
+        if (arn, account, way) not in self._destinations:
+            self._destinations[arn, account, way] = make_destination(arn, self.sessions.through(way), account)
+        return self._destinations[arn, account, way]
+
     def destination(self, mapping: Mapping, ways: Ways) -> Destination | None:
         """Where a mapping's notices go."""
         if mapping.on_failure is None:
             return None
-        return make_destination(mapping.on_failure, self.sessions.through(ways.destination))
+        sessions = self.sessions.through(ways.destination)
+        return make_destination(mapping.on_failure, sessions, mapping.function_arn.account)
 
     async def keep(self, plans: Sequence[Plan]) -> None:
-        """Let go of what a changed configuration left behind: clients and credentials that none of these plans use."""
+        """Let go of what a changed configuration left behind: clients and credentials that nothing uses any more."""
         used = {(plan.function, plan.ways.target) for plan in plans}
         for function, way in [key for key in self._targets if key not in used]:
             if isinstance(function, LambdaFunction):
                 del self._targets[function, way]  # it holds nothing but a client
-        ways = {way for plan in plans for way in plan.ways.all}
+        ways = {way for plan in plans for way in plan.ways.all} | {way for _, way in self.functions.values()}
         if ways != self._ways:
             self._ways = ways
+            for key in [key for key in self._destinations if key[2] not in ways]:
+                del self._destinations[key]
             await self.sessions.keep(ways)
 
     async def aclose(self) -> None:
@@ -114,6 +161,7 @@ class Daemon:
         self._environ = environ
         self._configuration = configuration
         self._is_ready = False
+        self._adapters: Adapters | None = None
         self._telemetry = Telemetry(CollectorRegistry(), per_shard=settings.metrics_per_shard)
 
     async def run(self) -> None:
@@ -131,10 +179,12 @@ class Daemon:
             adapters = make_adapters(settings, self._configuration, telemetry)
             stack.push_async_callback(adapters.aclose)
             adapters.host.end_leftovers()
+            adapters.events = AsyncEvents(around, adapters.async_function)
             supervisor = Supervisor(
                 around, lambda plan, observation: adapters.build(around, plan, observation)
             )  # fmt: skip
             telemetry.live.views = supervisor.views
+            telemetry.live.async_backlogs = adapters.events.backlogs
             telemetry.live.buffered_bytes = lambda: around.budget.used_bytes
             app = operations.application(telemetry.registry, supervisor.views, lambda: self._is_ready)
             host, port = settings.metrics_host_port
@@ -142,14 +192,18 @@ class Daemon:
             port = await stack.enter_async_context(operations.serving(app, host, port))
             telemetry.started(worker=settings.worker_id, state=settings.state, metrics=f"{bound}:{port}",
                               mappings=len(self._configuration.mappings), pid=os.getpid())  # fmt: skip
+            self._adapters = adapters
             await self._serve(supervisor, Reporter(around, supervisor), adapters)
 
     async def _serve(self, supervisor: Supervisor, reporter: Reporter, adapters: Adapters) -> None:
+        events = adapters.events
+        assert events is not None
         self._apply(supervisor, self._configuration)
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(supervisor.run)
                 tasks.start_soon(reporter.run)
+                tasks.start_soon(events.run)
                 tasks.start_soon(self._follow_file, supervisor)
                 tasks.start_soon(_let_go, supervisor, adapters)
                 self._is_ready = True
@@ -157,12 +211,19 @@ class Daemon:
                     if not self._is_ready:
                         break
                     self._is_ready = False
-                    tasks.start_soon(self._drain, supervisor, reporter, tasks, signal.Signals(number).name)
+                    name = signal.Signals(number).name
+                    tasks.start_soon(self._drain, supervisor, reporter, events, tasks, name)
                 tasks.cancel_scope.cancel()
 
-    async def _drain(self, supervisor: Supervisor, reporter: Reporter, tasks: anyio.abc.TaskGroup, reason: str) -> None:
-        self._telemetry.draining(reason, self._settings.shutdown_grace_s)
-        is_complete = await supervisor.drain(self._settings.shutdown_grace_s)
+    async def _drain(
+        self, supervisor: Supervisor, reporter: Reporter, events: AsyncEvents, tasks: anyio.abc.TaskGroup, reason: str
+    ) -> None:
+        grace_s = self._settings.shutdown_grace_s
+        self._telemetry.draining(reason, grace_s)
+        async with anyio.create_task_group() as draining:
+            draining.start_soon(events.drain, grace_s)
+            is_complete = await supervisor.drain(grace_s)
+        is_complete = is_complete and events.has_ended
         with anyio.move_on_after(1):
             await reporter.write(supervisor.views())
         self._telemetry.stopped(complete=is_complete)
@@ -198,6 +259,11 @@ class Daemon:
         for warning in configuration.warnings:
             if warning not in said:
                 self._telemetry.warned(warning)
+        assert self._adapters is not None
+        self._adapters.functions = {
+            str(one.arn.unqualified): (one, asynchronous_way(one, configuration.connections))
+            for one in configuration.functions.values()
+        }
         supervisor.apply(plans(configuration))
 
 

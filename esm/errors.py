@@ -25,6 +25,10 @@ class OperatorNeeded(EsmError):
     """The operator must act: a permission, a missing queue, stream or function. Shown on the mapping, tried slowly."""
 
 
+class NoticeTooLarge(OperatorNeeded):
+    """A notice is larger than its destination takes: sending the same again cannot help, a smaller one can."""
+
+
 class Unavailable(EsmError):
     """The network or a server must recover: time-outs, throttling, 5xx. Backed off and tried again."""
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from esm.daemon import Adapters
 from esm.errors import EsmError
-from esm.model.mapping import Mapping
+from esm.model.function import LambdaFunction
+from esm.model.mapping import InvocationType, Mapping
 from esm.rules.validation import check_timeout
 from esm.runtime.supervisor import Plan
 from esm.sources import open_queue, open_stream
@@ -14,7 +15,7 @@ async def problems_of_the_world(plans: Sequence[Plan], adapters: Adapters) -> li
     """One text a problem: mapping, what is wrong, in AWS's words where AWS has them. Empty: everything answers."""
     found: list[str] = []
     for plan in plans:
-        for check in (_function, _source, _destination):
+        for check in (_function, _source, _destination, _async_destinations):
             try:
                 await check(plan, adapters)
             except EsmError as error:
@@ -32,6 +33,8 @@ async def _source(plan: Plan, adapters: Adapters) -> None:
         await open_stream(mapping, "", sessions).facts()
         return
     queue = await open_queue(mapping, sessions).facts()
+    if mapping.invocation_type is InvocationType.EVENT:
+        return
     try:
         timeout_s = (await adapters.target(plan.function, plan.ways.target).facts()).timeout_s
     except EsmError:
@@ -44,6 +47,16 @@ async def _destination(plan: Plan, adapters: Adapters) -> None:
     destination = adapters.destination(plan.mapping, plan.ways)
     if destination is not None:
         await destination.check()
+
+
+async def _async_destinations(plan: Plan, adapters: Adapters) -> None:
+    """Those that the function's asynchronous queue tells, where the mapping feeds it."""
+    if plan.mapping.invocation_type is not InvocationType.EVENT or isinstance(plan.function, LambdaFunction):
+        return
+    rules = plan.function.asynchronous
+    for arn in (rules.on_success, rules.on_failure, rules.dead_letter):
+        if arn is not None:
+            await adapters.shared_destination(arn, plan.function.arn.account, plan.ways.asynchronous).check()
 
 
 def _name(mapping: Mapping) -> str:

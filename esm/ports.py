@@ -6,7 +6,7 @@ from typing import Protocol
 from esm.model.clocks import Instant, UnixTime
 from esm.model.function import FunctionFacts
 from esm.model.invocation import Ending, Invocation
-from esm.model.notice import Notice
+from esm.model.notice import AnyNotice
 from esm.model.position import Position, Shard, StreamFacts
 from esm.model.record import Message, QueueFacts, Read
 from esm.model.stored import Key, Page, Stored
@@ -136,10 +136,13 @@ class StreamSource(Protocol):
 
 
 class Destination(Protocol):
-    """Where notices of given-up records go."""
+    """Where notices go: of given-up records, and of what became of asynchronous events."""
 
-    async def send(self, notice: Notice, document: bytes) -> None:
-        """Deliver one notice. Raises: OperatorNeeded, Unavailable: the caller tries again."""
+    async def send(self, notice: AnyNotice, document: bytes) -> None:
+        """Deliver one notice; the same one may be sent again.
+
+        Raises: OperatorNeeded, Unavailable: the caller tries again; NoticeTooLarge: only a smaller document can help.
+        """
         ...
 
     async def check(self) -> None:

@@ -64,6 +64,10 @@ def show(found: Sequence[Row], console: Console) -> None:
         as_whom = (DAEMON.shown if row.view is None else row.view.identity,) if names_identity else ()
         table.add_row(*_cells(row), *as_whom)
     console.print(table)
+    waiting = {row.mapping.function: row.view.async_backlog for row in found if row.view is not None}
+    for function, count in waiting.items():
+        if count is not None:
+            console.print(f"{function}: {count} asynchronous events wait.")
     stale = [row.age_s for row in found if row.age_s is not None and row.age_s > STALE_AFTER_S]
     if stale:
         console.print(f"The last report is {max(stale):.0f} s old: the daemon may not be running.")

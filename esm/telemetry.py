@@ -106,12 +106,17 @@ class Telemetry:
             "esm_aws_requests", "Calls of AWS APIs", ("service", "operation", "outcome"), registry=registry
         )
         self._store_errors = Counter("esm_store_errors", "Calls of the state store that failed", registry=registry)
+        self._asynchronous = _AsyncMetrics(registry)
         self.live = LiveGauges(per_shard=per_shard)
         registry.register(self.live)
 
     def mapping(self, mapping: Mapping) -> "MappingTelemetry":
         """The events of one mapping; `close()` takes its series away."""
         return MappingTelemetry(self, mapping)
+
+    def asynchronous(self, function: str) -> "AsyncTelemetry":
+        """The events of one function's asynchronous queue; `function` is its unqualified ARN."""
+        return AsyncTelemetry(self._asynchronous, function)
 
     def aws_request(self, service: str, operation: str, outcome: str) -> None:
         """An AWS call ended: `ok`, an error code, or `unreachable`."""
@@ -317,6 +322,89 @@ class MappingTelemetry:
         _log(logging.INFO, "shard finished", **self._where, shard=shard)
 
 
+class _AsyncMetrics:
+    """The metrics of asynchronous queues, named after Lambda's. Source: lambda.md 8.1."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Declare them."""
+        labels = ("function",)
+        self.received = Counter(
+            "esm_async_events_received", "Events accepted (AsyncEventsReceived)", labels, registry=registry
+        )
+        self.age = Histogram(
+            "esm_async_event_age_seconds", "Age of events when tried (AsyncEventAge)", labels, registry=registry,
+            buckets=(0.01, 0.1, 1, 10, 60, 180, 600, 3600, 21600),
+        )  # fmt: skip
+        self.dropped = Counter(
+            "esm_async_events_dropped", "Events given up, or their notices, that nobody was told of"
+            " (AsyncEventsDropped)", (*labels, "reason"), registry=registry,
+        )  # fmt: skip
+        self.dead_letter_errors = Counter(
+            "esm_async_dead_letter_errors", "Deliveries to a dead-letter queue that failed (DeadLetterErrors)", labels,
+            registry=registry,
+        )  # fmt: skip
+        self.delivery_failures = Counter(
+            "esm_async_destination_delivery_failures", "Deliveries to a destination that failed"
+            " (DestinationDeliveryFailures)", labels, registry=registry,
+        )  # fmt: skip
+        self.restarts = Counter(
+            "esm_async_restarts", "Restarts after an error of the program itself", labels, registry=registry
+        )
+        self.invocations = Counter(
+            "esm_async_invocations", "Tries by how they ended", (*labels, "outcome"), registry=registry
+        )
+
+
+class AsyncTelemetry:
+    """What can happen to the asynchronous events of one function."""
+
+    def __init__(self, metrics: _AsyncMetrics, function: str) -> None:
+        """Bind the label; the plain counters exist from here on, at 0."""
+        self._metrics = metrics
+        self._function = function
+        for metric in (metrics.received, metrics.dead_letter_errors, metrics.delivery_failures, metrics.restarts):
+            metric.labels(function)
+
+    def crashed(self, restart_s: float) -> None:
+        """An error of the program itself (call inside `except`): the function's queue is served again after a pause."""
+        self._metrics.restarts.labels(self._function).inc()
+        fields = {"function": self._function, "restart_s": round(restart_s, 1)}
+        _logger.error("asynchronous queue crashed", exc_info=True, extra={"fields": fields})
+
+    def received(self) -> None:
+        """An event is stored."""
+        self._metrics.received.labels(self._function).inc()
+
+    def aged(self, age_s: float) -> None:
+        """An event of this age is about to be tried."""
+        self._metrics.age.labels(self._function).observe(age_s)
+
+    def invocation_ended(self, request_id: str, outcome: str, attempt: int, duration_s: float) -> None:
+        """A try ended."""
+        self._metrics.invocations.labels(self._function, outcome).inc()
+        level = logging.DEBUG if outcome == "success" else logging.WARNING
+        _log(level, "asynchronous event tried", function=self._function, request_id=request_id, outcome=outcome,
+             attempt=attempt, duration_s=round(duration_s, 4))  # fmt: skip
+
+    def given_up(self, request_id: str, condition: str, tries: int) -> None:
+        """An event is not tried any more."""
+        _log(logging.WARNING, "asynchronous event given up", function=self._function, request_id=request_id,
+             condition=condition, invocations=tries)  # fmt: skip
+
+    def dropped(self, reason: str, request_id: str, why: str | None = None) -> None:
+        """An event, or a notice of it, is lost: a condition without anybody to tell, destination, payload."""
+        self._metrics.dropped.labels(self._function, reason).inc()
+        _log(logging.ERROR, "asynchronous event dropped", function=self._function, request_id=request_id,
+             reason=reason, why=why)  # fmt: skip
+
+    def delivery_failed(self, request_id: str, error: str, *, is_dead_letter: bool) -> None:
+        """A destination or dead-letter queue did not take a notice; it is tried again."""
+        metrics = self._metrics
+        (metrics.dead_letter_errors if is_dead_letter else metrics.delivery_failures).labels(self._function).inc()
+        _log(logging.ERROR, "dead-letter queue failed" if is_dead_letter else "asynchronous destination failed",
+             function=self._function, request_id=request_id, error=error)  # fmt: skip
+
+
 class LiveGauges(Collector):
     """Gauges of what is alive, computed at the scrape: they vanish with their mapping."""
 
@@ -325,6 +413,7 @@ class LiveGauges(Collector):
         self._per_shard = per_shard
         self.views: Callable[[], Iterable[MappingView]] = tuple
         self.buffered_bytes: Callable[[], int] = int
+        self.async_backlogs: Callable[[], dict[str, int]] = dict
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: names are not known to clash, and views may not exist yet."""
@@ -334,6 +423,10 @@ class LiveGauges(Collector):
         """Every gauge."""
         views = [(view, _view_labels(view)) for view in self.views()]
         yield GaugeMetricFamily("esm_buffered_bytes", "Bytes read and not yet settled", value=self.buffered_bytes())
+        waiting = GaugeMetricFamily("esm_async_backlog", "Asynchronous events that wait", labels=("function",))
+        for function, count in self.async_backlogs().items():
+            waiting.add_metric((function,), count)
+        yield waiting
         yield _gauge("esm_invocations_in_flight", "Invocations", ((n, v.in_flight) for v, n in views))
         yield _gauge("esm_mapping_problem", "1 while someone must act", ((n, float(v.has_problem)) for v, n in views))
         circuits = ((n, float(v.circuit_open)) for v, n in views)

@@ -12,6 +12,7 @@ import pytest
 from esm import config
 from esm.aws import clients
 from esm.config.members import BEHIND_URL, HOSTED, IN_LAMBDA
+from esm.destinations import s3 as to_s3
 from esm.destinations import sns as to_sns
 from esm.destinations import sqs as to_sqs
 from esm.model.clocks import UnixTime
@@ -32,6 +33,7 @@ IAM: tuple[tuple[str, ModuleType], ...] = (
     ("an SQS destination", to_sqs),
     ("an SNS destination", to_sns),
     ("who assumes a role; the role itself has the actions above", clients),
+    ("an S3 destination", to_s3),
 )
 
 

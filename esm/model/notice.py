@@ -17,6 +17,16 @@ class Condition(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Attribute:
+    """A message attribute of SQS and SNS."""
+
+    name: str
+    type: str
+    """`String` or `Number`."""
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
 class Span:
     """A run of records of one lane: all that a notice says of them."""
 
@@ -45,3 +55,41 @@ class Notice:
     ran: Ran | None
     """None where no `responseContext` is written: age, refused payload."""
     at: UnixTime
+    id: str = ""
+    """A uuid, the same however often the notice is sent: the end of its key in a bucket."""
+
+    @property
+    def folder(self) -> str:
+        """Beginning of its key in a bucket."""
+        return f"aws/lambda/{self.mapping}/{self.shard}"
+
+    @property
+    def trace(self) -> str | None:
+        """None: notices of mappings carry no trace header."""
+        return None
+
+    @property
+    def attributes(self) -> tuple[Attribute, ...]:
+        """None: notices of mappings carry no message attributes."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class AsyncNotice:
+    """What became of one asynchronous event, on its way to a destination or a dead-letter queue."""
+
+    function: str
+    """Name."""
+    id: str
+    """A uuid, the same however often the notice is sent: the end of its key in a bucket."""
+    at: UnixTime
+    trace: str | None = None
+    attributes: tuple[Attribute, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """Beginning of its key in a bucket."""
+        return f"aws/lambda/async/{self.function}"
+
+
+AnyNotice = Notice | AsyncNotice

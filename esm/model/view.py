@@ -40,3 +40,5 @@ class MappingView:
     """The target is broken: one batch at a time until one succeeds. Reports of earlier versions do not say it."""
     identity: str = "daemon"
     """Who polls: `daemon`, `role ARN`, `connection NAME`, `role ARN through connection NAME`."""
+    async_backlog: int | None = None
+    """Events that wait in the asynchronous queue of the mapping's function; None where the mapping does not feed it."""

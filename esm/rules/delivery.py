@@ -11,7 +11,8 @@ The laws, in the order in which `invoked` applies them (lambda.md 3.4, 3.8, 11.4
 5. a refused payload is halved whatever bisect says; a single refused record is given up.
 
 Records older than the age limit leave the head of a batch before each try. A batch whose pause is long may hand its
-payload back (`hollow`), keeping sequence numbers and counts, and is filled again from the shard (`restore`).
+payload back (`hollow`), keeping sequence numbers and counts, and is filled again from the shard (`restore`): before it
+is tried again, and before it is given up where its notice carries the payload and the source may still have it.
 """
 
 from collections import deque
@@ -40,6 +41,9 @@ class RetryRules:
     age_max_s: float | None
     """None: no limit, not even retention (unknown)."""
     bisect: bool
+    payload_bytes_max: int = PAYLOAD_BYTES_MAX
+    kept_s: float | None = None
+    """How long the source keeps a record whose payload its notice needs; None: notices carry no payload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,8 @@ class GiveUp:
     """Of the last invocation; None where nothing ran."""
     ran: Ran | None
     """None where the notice has no `responseContext`."""
+    records: Records = ()
+    """Those of the span; without payloads where they were handed back, or are gone from the source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +148,12 @@ class Delivery:
         piece = self._pieces[0]
         if piece.condition is None and self._is_too_big(piece):
             piece.condition = Condition.PAYLOAD
-        if piece.condition is not None:
+        if piece.condition is not None and not (self.is_hollow and self._is_kept(piece, wall)):
             return self._give_up(piece, piece.condition)
-        if now < self._retry_at:
+        if piece.condition is None and now < self._retry_at:
             return Wait(min(self._retry_at, self._expires_at(piece, now, wall)))
         if self.is_hollow:
-            return Reread(tuple(record for p in self._pieces for record in p.records))
+            return self._reread()
         return Invoke(piece.records, piece.attempts + 1)
 
     def invoked(self, outcome: Outcome, now: Instant, jitter: float) -> None:
@@ -229,12 +235,21 @@ class Delivery:
         left_s = piece.records[0].arrived_at + self.rules.age_max_s - wall
         return Instant(now + max(0.0, left_s) + 0.001)
 
+    def _is_kept(self, piece: _Piece, wall: UnixTime) -> bool:
+        """Whether the notice needs the payload, and the source may still have some of it."""
+        return self.rules.kept_s is not None and wall - piece.records[-1].arrived_at < self.rules.kept_s
+
+    def _reread(self) -> Reread:
+        return Reread(tuple(record for piece in self._pieces for record in piece.records))
+
     def _is_too_big(self, piece: _Piece) -> bool:
-        return not self.is_hollow and len(piece.records) == 1 and payload_bytes(piece.records) > PAYLOAD_BYTES_MAX
+        if self.is_hollow or len(piece.records) > 1:
+            return False
+        return payload_bytes(piece.records) > self.rules.payload_bytes_max
 
     def _give_up(self, piece: _Piece, condition: Condition) -> GiveUp:
         ran = piece.ran if condition is Condition.RETRIES else None
-        return GiveUp(span_of(piece.records), condition, max(1, piece.attempts), piece.request_id, ran)
+        return GiveUp(span_of(piece.records), condition, max(1, piece.attempts), piece.request_id, ran, piece.records)
 
     def _partial(self, piece: _Piece, ran: Ran, items: frozenset[str], now: Instant, jitter: float) -> None:
         first = next(index for index, record in enumerate(piece.records) if record.sequence in items)

@@ -6,12 +6,22 @@ Source: lambda.md 2.1 and 3.3 (6 MB with its envelope).
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from esm.model.mapping import InvocationType
+
 PAYLOAD_BYTES_MAX = 6_291_456
 """Bytes of a synchronous invocation's payload, envelope included."""
+
+ASYNC_PAYLOAD_BYTES_MAX = 1_048_576
+"""Likewise of an asynchronous one. Source: lambda.md 5."""
 
 _HEAD = b'{"Records":['
 _TAIL = b"]}"  # fmt: skip
 ENVELOPE_BYTES = len(_HEAD) + len(_TAIL)
+
+
+def payload_bytes_max(invocation_type: InvocationType) -> int:
+    """The most that an invocation of this type takes."""
+    return ASYNC_PAYLOAD_BYTES_MAX if invocation_type is InvocationType.EVENT else PAYLOAD_BYTES_MAX
 
 
 class HasEvent(Protocol):

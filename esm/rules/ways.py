@@ -23,8 +23,13 @@ def ways(mapping: Mapping, function: Function, connections: Table[str, Connectio
         source=_way(mapping.connection, mapping.role_arn, function, connections),
         destination=_way(mapping.on_failure_connection, mapping.role_arn, function, connections),
         target=target,
-        asynchronous=_way(function.connection, None, function, connections),
+        asynchronous=asynchronous_way(function, connections),
     )
+
+
+def asynchronous_way(function: Function, connections: Table[str, Connection]) -> Way:
+    """The way to the destinations of a function's asynchronous events, whoever sent them."""
+    return _way(function.connection, None, function, connections)
 
 
 def _way(name: str | None, role_arn: str | None, function: Function, connections: Table[str, Connection]) -> Way:

@@ -1,25 +1,43 @@
 """What is given up leaves a notice at the destination. A destination that fails is tried again and holds its lane
-until age or retention ends; only then are the records dropped, and counted so.
+until age or retention ends (or, where the mapping says `drop`, not at all); only then are the records dropped, and
+counted so.
+
+Law: a lane whose destination fails for long hands its payloads back. A notice that carries the payload is then made
+again once the lane has read it again, under the same id and time, so that a bucket gets one object for it.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from esm.errors import OperatorNeeded, Unavailable
-from esm.model.clocks import UnixTime
+from esm.errors import EsmError, NoticeTooLarge, OperatorNeeded, Unavailable
+from esm.model.clocks import Instant, UnixTime
 from esm.model.mapping import Mapping
 from esm.model.notice import Condition, Notice
 from esm.ports import Destination
-from esm.rules import notices
+from esm.rules import events, notices
+from esm.rules.backoff import pause_s
 from esm.rules.delivery import GiveUp
-from esm.runtime.knowing import pause_after
 from esm.runtime.observation import Observation
 from esm.runtime.surroundings import Stop, Surroundings
+
+HOLDS_S = 5.0
+"""A pause longer than this gives the payloads back, as everywhere."""
 
 _REASONS = {Condition.RETRIES: "retries", Condition.AGE: "age", Condition.PAYLOAD: "payload"}
 
 
+@dataclass
+class _Outstanding:
+    """A notice that its destination has not taken yet."""
+
+    notice: Notice
+    failures: int = 0
+    is_plain: bool = False
+    """The destination does not take it with its payload."""
+
+
 class Notifier:
-    """Sends the notices of one mapping."""
+    """Sends the notices of one shard."""
 
     def __init__(
         self,
@@ -32,38 +50,83 @@ class Notifier:
         self._destination = destination
         self._observation = observation
         self._retention_s = retention_s
+        self._outstanding: dict[str, _Outstanding] = {}
+        """By first sequence number: at most one a lane."""
 
-    async def give_up(self, mapping: Mapping, shard: str, step: GiveUp, stop: Stop) -> bool:
-        """Deliver the notice, or count the records as dropped; False: the stop came first, nothing is settled."""
-        notice = self._notice(mapping, shard, step)
+    async def give_up(
+        self, mapping: Mapping, shard: str, step: GiveUp, stop: Stop, park: Callable[[], None] | None = None
+    ) -> bool:
+        """Deliver the notice, or count the records as dropped; False: the step is to be asked for again, or the stop
+        came first, and nothing is settled.
+
+        `park` hands the payloads of `step` back while the destination fails for long.
+        """
+        key = step.span.first_sequence
+        one = self._outstanding.get(key)
+        if one is None or one.notice.span != step.span:
+            one = self._outstanding[key] = _Outstanding(self._notice(mapping, shard, step))
+            self._observation.telemetry.given_up(one.notice)
+        is_settled = await self._settle(mapping, step, one, stop, park)
+        if is_settled:
+            self._outstanding.pop(key, None)
+        return is_settled
+
+    async def _settle(
+        self, mapping: Mapping, step: GiveUp, one: _Outstanding, stop: Stop, park: Callable[[], None] | None
+    ) -> bool:
         telemetry = self._observation.telemetry
-        telemetry.given_up(notice)
         if self._destination is None:
             telemetry.dropped(step.span.count, _REASONS[step.condition])
             self._observation.succeeded()
             return True
-        return await self._send(self._destination, notice, self._gives_in_at(mapping, step), stop)
-
-    async def _send(self, destination: Destination, notice: Notice, gives_in_at: UnixTime, stop: Stop) -> bool:
-        document = notices.document(notice)
-        telemetry = self._observation.telemetry
-        failures = 0
         while not stop.is_set:
-            try:
-                await destination.send(notice, document)
-            except (Unavailable, OperatorNeeded) as error:
-                telemetry.destination_failed(type(destination).__name__, str(error))
-                self._observation.problem("destination", str(error))
-                if self._around.clock.wall() >= gives_in_at:
-                    telemetry.dropped(notice.span.count, "destination")
-                    return True
-                failures = await pause_after(self._around, stop, Unavailable(str(error)), failures)
-            else:
-                self._observation.mended("destination")
-                self._observation.succeeded()
-                telemetry.notice_delivered(notice.span.count)
+            error = await self._try(self._destination, mapping, step, one)
+            if error is None:
                 return True
+            if mapping.on_failure_drops or self._around.clock.wall() >= self._gives_in_at(mapping, step):
+                telemetry.dropped(step.span.count, "destination")
+                return True
+            wait_s = pause_s(one.failures, self._around.jitter())
+            is_parking = park is not None and wait_s > HOLDS_S
+            if is_parking and park is not None:
+                park()
+            with stop.interruptible():
+                await self._around.clock.sleep_until(Instant(self._around.clock.now() + wait_s))
+            if is_parking and notices.carries_payload(mapping) and not one.is_plain:
+                return False
         return False
+
+    async def _try(
+        self, destination: Destination, mapping: Mapping, step: GiveUp, one: _Outstanding
+    ) -> EsmError | None:
+        """Send once. A failure is counted, logged, and shown for as long as the notice waits."""
+        telemetry = self._observation.telemetry
+        try:
+            await self._send(destination, mapping, step, one)
+        except (Unavailable, OperatorNeeded) as error:
+            one.failures += 1
+            telemetry.destination_failed(type(destination).__name__, str(error))
+            if not mapping.on_failure_drops:
+                self._observation.problem("destination", str(error))
+            return error
+        self._observation.mended("destination")
+        self._observation.succeeded()
+        telemetry.notice_delivered(step.span.count)
+        return None
+
+    async def _send(self, destination: Destination, mapping: Mapping, step: GiveUp, one: _Outstanding) -> None:
+        """The document is made anew for each try, so that none is held during a pause."""
+        if not one.is_plain and mapping.on_failure is not None and notices.carries_payload(mapping):
+            payload = _payload(step)
+            try:
+                await destination.send(
+                    one.notice, notices.document_for(mapping.on_failure.service, one.notice, payload)
+                )  # fmt: skip
+            except NoticeTooLarge:
+                one.is_plain = True
+            else:
+                return
+        await destination.send(one.notice, notices.document(one.notice))
 
     def _gives_in_at(self, mapping: Mapping, step: GiveUp) -> UnixTime:
         limit_s = self._retention_s()
@@ -76,4 +139,12 @@ class Notifier:
             mapping=mapping.uuid, function_arn=mapping.function_arn, source_arn=mapping.source_arn, shard=shard,
             condition=step.condition, span=step.span, invoke_count=step.invoke_count,
             request_id=step.request_id or self._around.new_id(), ran=step.ran, at=self._around.clock.wall(),
+            id=self._around.new_id(),
         )  # fmt: skip
+
+
+def _payload(step: GiveUp) -> bytes | None:
+    """The event as the function got it; None where the source no longer had its records."""
+    if not step.records or not all(record.event for record in step.records):
+        return None
+    return events.payload(step.records)

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from esm.model.clocks import Instant
-from esm.model.invocation import Invocation, Misconfigured
-from esm.model.mapping import CALL_FAILED, Mapping
+from esm.model.invocation import Ending, Invocation, Misconfigured, Refused
+from esm.model.mapping import CALL_FAILED, InvocationType, Mapping
 from esm.model.outcome import Failed, FailedItems, Outcome, Succeeded
 from esm.ports import Target
 from esm.rules import events, responses
@@ -29,13 +29,14 @@ class Invoker:
     ) -> Outcome:  # fmt: skip
         """Run the function with `records`, named `ids`, and report the outcome to gate, telemetry and status."""
         invocation = Invocation(
-            self._around.new_id(), mapping.function_arn, events.payload(records), start_by, self._trace()
+            self._around.new_id(), mapping.function_arn, events.payload(records), start_by, self._trace(),
+            mapping.invocation_type is InvocationType.EVENT,
         )  # fmt: skip
         observation = self._observation
         began_at = self._around.clock.now()
         observation.in_flight += 1
         try:
-            ending = await self._target.invoke(invocation)
+            ending = await self._ending(invocation)
         finally:
             observation.in_flight -= 1
         duration_s = self._around.clock.now() - began_at
@@ -47,6 +48,11 @@ class Invoker:
         observation.telemetry.invocation_ended(ending, name, len(records), failed, duration_s)
         self._report(outcome, ids, attempt, shard)
         return outcome
+
+    async def _ending(self, invocation: Invocation) -> Ending:
+        if invocation.is_async and len(invocation.payload) > events.ASYNC_PAYLOAD_BYTES_MAX:
+            return Refused(invocation.request_id, "The batch is larger than an asynchronous invocation takes.")
+        return await self._target.invoke(invocation)
 
     def _trace(self) -> str:
         """A trace of the batch's own, not sampled, as Lambda makes one. Source: lambda.md 8.3."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from esm.model.clocks import Instant, UnixTime
@@ -11,7 +12,8 @@ from esm.model.position import AfterSequence
 from esm.model.record import StreamRecord
 from esm.rules.batching import BatchLimits, Window
 from esm.rules.delivery import Delivery, Done, GiveUp, Invoke, Reread, RetryRules, Step, Wait
-from esm.rules.events import PAYLOAD_BYTES_MAX
+from esm.rules.events import payload_bytes_max
+from esm.rules.notices import carries_payload
 from esm.runtime.surroundings import Signal
 
 if TYPE_CHECKING:
@@ -54,7 +56,8 @@ class Lane:
         """Whether a batch more than the one on its way is waiting already."""
         if self._is_rereading or not self.window:
             return False
-        return len(self.window) >= self._shard.mapping().batch_size or self.window.size_bytes >= PAYLOAD_BYTES_MAX
+        limits = self._limits()
+        return len(self.window) >= limits.batch_size or self.window.size_bytes >= limits.payload_bytes_max
 
     @property
     def is_idle(self) -> bool:
@@ -125,7 +128,7 @@ class Lane:
 
     def _limits(self) -> BatchLimits:
         mapping = self._shard.mapping()
-        return BatchLimits(mapping.batch_size, mapping.window_s)
+        return BatchLimits(mapping.batch_size, mapping.window_s, payload_bytes_max(mapping.invocation_type))
 
     async def _deliver(self, batch: list[StreamRecord]) -> bool:
         """Settle a batch; False: the stop came first, and what is not settled stays after the position."""
@@ -162,7 +165,10 @@ class Lane:
         clock = self._shard.around.clock
         limits_s = (mapping.record_age_max_s, self._shard.retention_s)
         age_max_s = min(limit for limit in limits_s if limit is not None)
-        delivery.rules = replace(delivery.rules, age_max_s=age_max_s)
+        delivery.rules = replace(
+            delivery.rules, age_max_s=age_max_s, payload_bytes_max=payload_bytes_max(mapping.invocation_type),
+            kept_s=self._shard.retention_s if carries_payload(mapping) else None,
+        )  # fmt: skip
         return delivery.step(clock.now(), clock.wall())
 
     async def _invoke(self, delivery: Delivery) -> bool:
@@ -209,8 +215,9 @@ class Lane:
         shard = self._shard
         if self.failing_since is None:
             self.failing_since = shard.around.clock.now()
-        if not await shard.notifier.give_up(shard.mapping(), shard.id, step, shard.stop):
-            return False
+        park = None if delivery.is_hollow else partial(self._park, delivery)
+        if not await shard.notifier.give_up(shard.mapping(), shard.id, step, shard.stop, park):
+            return not shard.stop.is_set
         delivery.given_up()
         self.failing_since = None
         self._settled(AfterSequence(step.span.last_sequence, step.span.last_arrived_at))

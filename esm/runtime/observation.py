@@ -22,6 +22,7 @@ class Observation:
         self.in_flight = 0
         self.backlog: int | None = None
         self._is_circuit_open = False
+        self.async_backlog: Callable[[], int | None] = lambda: None
 
     def succeeded(self) -> None:
         """A batch was taken, or its failure was settled."""
@@ -73,4 +74,5 @@ class Observation:
             shards=self.shards(),
             circuit_open=self._is_circuit_open,
             identity=self.identity,
+            async_backlog=self.async_backlog(),
         )

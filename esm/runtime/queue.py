@@ -11,12 +11,12 @@ import anyio
 
 from esm.errors import EsmError
 from esm.model.clocks import Instant
-from esm.model.mapping import Mapping, State
+from esm.model.mapping import InvocationType, Mapping, State
 from esm.model.record import Message, QueueFacts
 from esm.model.view import ShardView
 from esm.ports import QueueSource, Target
 from esm.rules.batching import fitting
-from esm.rules.events import PAYLOAD_BYTES_MAX, payload_bytes
+from esm.rules.events import payload_bytes, payload_bytes_max
 from esm.rules.scaling import Pressure
 from esm.rules.settlement import Delete, Hold, LetGo, Offer, Settlement
 from esm.rules.validation import check_timeout
@@ -78,6 +78,8 @@ class QueueRunner:
         """Take over changed delivery parameters from the next batch on; False: a restart is needed."""
         if (mapping.window_s > 0) != (self.mapping.window_s > 0) or mapping.function_arn != self.mapping.function_arn:
             return False
+        if mapping.invocation_type is not self.mapping.invocation_type:
+            return False
         self.mapping = mapping
         self._gate.set_limit_max(self._concurrency(mapping))
         return True
@@ -111,9 +113,10 @@ class QueueRunner:
     async def _checked_facts(self) -> QueueFacts:
         facts = await self._source.facts()
         function = await self._target.facts()
-        if function.timeout_s is not None:
+        is_event = self.mapping.invocation_type is InvocationType.EVENT
+        if function.timeout_s is not None and not is_event:
             check_timeout(function.timeout_s, facts.visibility_s)
-        self._timeout_s = function.timeout_s or 0
+        self._timeout_s = 0 if is_event else function.timeout_s or 0
         self._observation.backlog = facts.backlog
         return facts
 
@@ -158,7 +161,7 @@ class QueueRunner:
         try:
             batch, held, error = await self._gather()
             while batch:
-                count = fitting(batch, self.mapping.batch_size, PAYLOAD_BYTES_MAX)
+                count = fitting(batch, self.mapping.batch_size, payload_bytes_max(self.mapping.invocation_type))
                 batch, left = batch[:count], batch[count:]
                 self._oldest[number] = Instant(min(message.sent_at for message in batch))
                 await self._settle(batch)
@@ -190,7 +193,8 @@ class QueueRunner:
                 due_at = Instant(min(due_at, ends_at - self._timeout_s - WINDOW_MARGIN_S))
             batch += messages
             held += size
-            if not batch or len(batch) >= mapping.batch_size or payload_bytes(batch) >= PAYLOAD_BYTES_MAX:
+            is_large = payload_bytes(batch) >= payload_bytes_max(mapping.invocation_type)
+            if not batch or len(batch) >= mapping.batch_size or is_large:
                 return batch, held, None
             if clock.now() >= due_at or self.stop.is_set or self._gate.is_broken:
                 return batch, held, None

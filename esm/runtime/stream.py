@@ -72,6 +72,8 @@ class StreamRunner:
         """Take over changed delivery parameters from the next batch on; False: a restart is needed."""
         if (mapping.function_arn, mapping.on_failure) != (self.mapping.function_arn, self.mapping.on_failure):
             return False
+        if mapping.invocation_type is not self.mapping.invocation_type:
+            return False
         self.mapping = mapping
         return True
 

@@ -152,6 +152,24 @@ class Ward:
         self._changed.notify()
 
 
+async def bulkhead(
+    around: Surroundings, stop: Stop, run: Callable[[], Awaitable[None]], crashed: Callable[[float], None]
+) -> None:
+    """Run to the end, again after a pause when an error of the program itself ended it, unless the stop came."""
+    crashes = 0
+    while not stop.is_set:
+        try:
+            await run()
+        except Exception:  # noqa: BLE001 - the bulkhead, for what is no mapping
+            crashes += 1
+            wait_s = pause_s(crashes, around.jitter(), RESTART_BASE_S)
+            crashed(wait_s)
+            with stop.interruptible():
+                await anyio.sleep(wait_s)
+        else:
+            return
+
+
 class Supervisor:
     """All mappings of one worker."""
 

@@ -111,7 +111,7 @@ class AwsLambda:
         payload = invocation.payload
         answer = await client.invoke(
             **_place(invocation.function_arn),
-            InvocationType="RequestResponse",
+            InvocationType="Event" if invocation.is_async else "RequestResponse",
             Payload=payload if len(payload) < _LARGE_BYTES else io.BytesIO(payload),
             **trace,
         )

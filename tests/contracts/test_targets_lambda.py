@@ -96,6 +96,13 @@ async def test_a_request_names_function_qualifier_and_trace() -> None:
     assert "x-amzn-trace-id" not in untraced.headers
 
 
+async def test_an_asynchronous_invocation_is_lambdas_own_and_answers_with_nothing() -> None:
+    async with served(lambda_says(b"", 202)) as (server, target):
+        told = await target.invoke(replace(invocation(), is_async=True))
+    assert told == Answer("theirs", b"", None, 202, "$LATEST")
+    assert server.calls[0].headers["x-amz-invocation-type"] == "Event"
+
+
 async def test_an_answer_tells_error_version_and_request_id() -> None:
     reply = lambda_says(b'{"errorType":"X"}', X_Amz_Function_Error="Unhandled", X_Amz_Executed_Version="7")
     assert await ending(reply) == Answer("theirs", b'{"errorType":"X"}', "Unhandled", 200, "7")

@@ -1,0 +1,204 @@
+"""Asynchronous events in the store: one partition for each bucket and function, so that no function's backlog stands
+before another's, and so that a bucket can be leased as a whole.
+
+Law: a change of an event writes the new item before it removes the old one. A crash between the two leaves both: the
+event is tried once more than it had to be, and never lost.
+"""
+
+import zlib
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from esm.errors import Conflict, EsmError
+from esm.model.arn import Arn
+from esm.model.async_event import AsyncEvent
+from esm.model.clocks import UnixTime
+from esm.model.stored import Key, Stored
+from esm.rules import async_stored
+from esm.rules.async_stored import Found
+from esm.runtime.surroundings import Surroundings
+
+BUCKETS = 64
+
+KIND = "async"
+
+_FUNCTIONS = "functions"
+"""Partition that names every function that ever had an event."""
+
+LEFTOVER_S = 900.0
+"""Parts older than this that no event names were left by a crash: writing an event never takes so long."""
+
+_PARTS_PAGE = 8
+"""Parts looked at in one go: they are large."""
+
+
+class PartsMissing(EsmError):
+    """A stored event names parts that are not there: someone has removed them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A stored event that is being worked on."""
+
+    bucket: int
+    stored: Stored
+    found: Found
+
+    @property
+    def item(self) -> str:
+        """Its place in the bucket."""
+        return self.stored.key.item
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a look into a bucket brought."""
+
+    due: tuple[Held, ...]
+    next_at: UnixTime | None
+    """When the first event is due that is not among `due`; None: there is none."""
+
+
+def bucket_of(request_id: str) -> int:
+    """The bucket of an event."""
+    return zlib.crc32(request_id.encode()) % BUCKETS
+
+
+class AsyncBuckets:
+    """The events of one function. Every method raises Unavailable when the store cannot be reached."""
+
+    def __init__(self, around: Surroundings, function: Arn) -> None:
+        self._around = around
+        self._function = str(function.unqualified)
+        self._is_named = False
+
+    async def add(self, event: AsyncEvent, due_at: UnixTime) -> None:
+        """Store an event: it is safe when this returns."""
+        if not self._is_named:
+            await self._put_once(Key(KIND, _FUNCTIONS, self._function), b'{"format":1}')
+            self._is_named = True
+        bucket = bucket_of(event.request_id)
+        wall_ms = max(0, round(self._around.clock.wall() * 1000))
+        name = f"{wall_ms:015d}-{event.request_id}-{self._around.new_id()[-12:]}"
+        value, parts = async_stored.encode(event, name)
+        for number, part in enumerate(parts):
+            await self._put_once(self._part(bucket, name, number), part)
+        await self._put_once(self._key(bucket, async_stored.item(due_at, event.request_id)), value)
+
+    async def due(self, bucket: int, wall: UnixTime, busy: AbstractSet[str], most: int) -> Look:
+        """Up to `most` events that are due and not `busy`, oldest first.
+
+        Raises also: StoreTooNew, OperatorNeeded where a value is none of ours.
+        """
+        found: list[Held] = []
+        after: str | None = None
+        while True:
+            page = await self._around.store.scan(KIND, self._owner(bucket), after, len(busy) + most + 1)
+            for item in page.items:
+                if item.key.item in busy:
+                    continue
+                at = async_stored.due_at(item.key.item)
+                if at > wall or len(found) == most:
+                    return Look(tuple(found), at)
+                found.append(Held(bucket, item, async_stored.decode(item.value)))
+            after = page.after
+            if after is None:
+                return Look(tuple(found), None)
+
+    async def load(self, held: Held) -> tuple[AsyncEvent, tuple[Stored, ...]]:
+        """The whole event, and its parts. Raises also: PartsMissing."""
+        parts: list[Stored] = []
+        for number in range(held.found.parts):
+            part = await self._around.store.get(self._part(held.bucket, held.found.parts_name, number))
+            if part is None:
+                raise PartsMissing(f"part {number} of the event {held.item} is gone")
+            parts.append(part)
+        body = b"".join([part.value for part in parts]) if parts else held.found.body
+        return async_stored.event_of(held.found, body), tuple(parts)
+
+    async def remove(self, held: Held, parts: Sequence[Stored]) -> None:
+        """Forget an event; it may be gone already."""
+        for stored in (held.stored, *parts):
+            try:
+                await self._around.store.delete(stored.key, stored.version)
+            except Conflict:
+                continue
+
+    async def count(self, bucket: int) -> int:
+        """How many events a bucket holds."""
+        found = 0
+        after: str | None = None
+        while True:
+            page = await self._around.store.scan(KIND, self._owner(bucket), after, 100)
+            found += len(page.items)
+            after = page.after
+            if after is None:
+                return found
+
+    async def clean(self, bucket: int) -> int:
+        """Remove parts that a crash has left; returns how many."""
+        removed = 0
+        after: str | None = None
+        owner = f"{self._owner(bucket)}/parts"
+        old_ms = (self._around.clock.wall() - LEFTOVER_S) * 1000
+        while True:
+            page = await self._around.store.scan(KIND, owner, after, _PARTS_PAGE)
+            old = [part for part in page.items if int(part.key.item[:15]) < old_ms]
+            named = await self._named(bucket, {_name(part) for part in old}) if old else set()
+            for part in old:
+                if _name(part) not in named:
+                    await self._delete(part)
+                    removed += 1
+            after = page.after
+            if after is None:
+                return removed
+
+    async def _named(self, bucket: int, names: set[str]) -> set[str]:
+        """Those of the parts' names that an event bears."""
+        found: set[str] = set()
+        after: str | None = None
+        while True:
+            page = await self._around.store.scan(KIND, self._owner(bucket), after, 100)
+            found |= {async_stored.decode(item.value).parts_name for item in page.items} & names
+            after = page.after
+            if after is None:
+                return found
+
+    async def _put_once(self, key: Key, value: bytes) -> None:
+        """Write; what is there already is the same, written by a try whose answer was lost."""
+        try:
+            await self._around.store.put(key, value, None)
+        except Conflict:
+            return
+
+    async def _delete(self, stored: Stored) -> None:
+        try:
+            await self._around.store.delete(stored.key, stored.version)
+        except Conflict:
+            return
+
+    def _owner(self, bucket: int) -> str:
+        return f"{bucket:02d}/{self._function}"
+
+    def _key(self, bucket: int, item: str) -> Key:
+        return Key(KIND, self._owner(bucket), item)
+
+    def _part(self, bucket: int, name: str, number: int) -> Key:
+        return Key(KIND, f"{self._owner(bucket)}/parts", f"{name}-{number:03d}")
+
+
+async def functions_with_events(around: Surroundings) -> list[Arn]:
+    """Every function, unqualified, that ever had an event here. Raises: Unavailable."""
+    found: list[Arn] = []
+    after: str | None = None
+    while True:
+        page = await around.store.scan(KIND, _FUNCTIONS, after)
+        found += [Arn.parse(item.key.item) for item in page.items]
+        after = page.after
+        if after is None:
+            return found
+
+
+def _name(part: Stored) -> str:
+    return part.key.item.rsplit("-", 1)[0]
