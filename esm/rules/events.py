@@ -10,8 +10,9 @@ PAYLOAD_BYTES_MAX = 6_291_456
 """Bytes of a synchronous invocation's payload, envelope included."""
 
 _HEAD = b'{"Records":['
-_TAIL = b"]}"  # fmt: skip
-ENVELOPE_BYTES = len(_HEAD) + len(_TAIL)
+_END = b"]"
+_TAIL = b"}"
+ENVELOPE_BYTES = len(_HEAD) + len(_END) + len(_TAIL)
 
 
 class HasEvent(Protocol):
@@ -23,11 +24,11 @@ class HasEvent(Protocol):
         ...
 
 
-def payload(records: Iterable[HasEvent]) -> bytes:
-    """The event of a batch."""
-    return _HEAD + b",".join([record.event for record in records]) + _TAIL
+def payload(records: Iterable[HasEvent], members: bytes = b"") -> bytes:
+    """The event of a batch; `members` follow `"Records"`, each with the comma before it."""
+    return b"".join((_HEAD, b",".join([record.event for record in records]), _END, members, _TAIL))
 
 
-def payload_bytes(records: Sequence[HasEvent]) -> int:
-    """The length of `payload(records)`, without making it."""
-    return ENVELOPE_BYTES + sum([len(record.event) for record in records]) + max(0, len(records) - 1)
+def payload_bytes(records: Sequence[HasEvent], members: bytes = b"") -> int:
+    """The length of `payload(records, members)`, without making it."""
+    return ENVELOPE_BYTES + sum([len(record.event) for record in records]) + max(0, len(records) - 1) + len(members)

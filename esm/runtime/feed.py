@@ -98,7 +98,10 @@ class Feed:
                     return None
                 await shard.pace.wait(around.clock)
                 reserved = await around.budget.reserve(shard.source.read_bytes_max)
+                began_at = around.clock.wall()
                 read = await reader.read(READ_LIMIT)
+                for lane in self.lanes:
+                    lane.was_read(read, began_at)
                 kept = self._spread(read)
                 return read
         finally:
