@@ -123,10 +123,16 @@ class WindowPlay(Play):
 
     def open_windows(self) -> int:
         """Stored windows that have not ended."""
-        values = [
-            found for key, found in self.world.store.history.items() if key.kind == "lease" and key.item[0] != "!"
-        ]
-        return sum(stored.decode_lease(found[-1]).window is not None for found in values)
+        return sum(lease.window is not None for lease in self.leases())
+
+    def leases(self) -> list[Lease]:
+        """As they are stored now."""
+        history = self.world.store.history.items()
+        return [stored.decode_lease(found[-1]) for key, found in history if key.kind == "lease" and key.item[0] != "!"]
+
+    def finished(self) -> set[str]:
+        """Shards that nobody will claim again: what a crash left of them goes with their lease."""
+        return {lease.shard for lease in self.leases() if lease.is_finished}
 
     def states(self) -> list[Any]:
         """Items of states that are in the store."""
