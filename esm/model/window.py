@@ -16,6 +16,18 @@ class OpenWindow:
     """The JSON object of the function's last answer, byte for byte."""
     last: AfterSequence | None = None
     """The last record settled in the window; None: its first batch is still on its way."""
+    stored_bytes: int = 0
+    """Above 0: the state, so long, stands in the store alone, and `state` is empty until it is needed."""
+
+    @property
+    def is_hollow(self) -> bool:
+        """Whether the state has to be read before it can be used."""
+        return self.stored_bytes > 0
+
+    @property
+    def state_bytes(self) -> int:
+        """The length of the state, wherever it is."""
+        return self.stored_bytes or len(self.state)
 
     @property
     def size_s(self) -> int:

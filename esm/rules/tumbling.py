@@ -113,6 +113,16 @@ class Tumbling:
         assert self.open is not None
         self.open = replace(self.open, last=last, state=self.open.state if state is None else state)
 
+    def hollow(self) -> None:
+        """The state stands in the store, and is given back."""
+        assert self.open is not None
+        self.open = replace(self.open, state=b"", stored_bytes=self.open.state_bytes)
+
+    def filled(self, state: bytes) -> None:
+        """The state was read again."""
+        assert self.open is not None
+        self.open = replace(self.open, state=state, stored_bytes=0)
+
     def closed(self, *, goes_on: bool) -> None:
         """The final call is over; `goes_on`: it ended the window early, and the rest of a batch follows in it."""
         assert self.open is not None
@@ -127,7 +137,7 @@ class Tumbling:
         window = self.settled
         if window is None:
             return None
-        if is_too_large(window.state):
+        if is_too_large(window):
             return End.EARLY
         is_late = isinstance(reached, AfterSequence) and reached.arrived_at >= window.end_s
         is_quiet = tip.was_reached(window.end_s + QUIET_S)
@@ -142,13 +152,14 @@ def bounds(arrived_at: UnixTime, size_s: int) -> tuple[int, int]:
     return start, start + size_s
 
 
-def is_too_large(state: bytes) -> bool:
-    """Whether a state ends its window early."""
-    return len(state) > STATE_BYTES_MAX
+def is_too_large(window: OpenWindow) -> bool:
+    """Whether the state ends its window early."""
+    return window.state_bytes > STATE_BYTES_MAX
 
 
 def members(window: OpenWindow, shard: str, source_arn: str, final: End | None = None) -> bytes:
     """What an event carries beside its `Records`, as `events.payload` takes it. Source: lambda.md 3.6."""
+    assert not window.is_hollow
     start, end = (timestamp(UnixTime(at), milliseconds=False) for at in (window.start_s, window.end_s))
     before = f',"window":{{"start":"{start}","end":"{end}"}},"state":'.encode()
     after = (

@@ -27,6 +27,9 @@ HOLDS_S = 5.0
 REREAD_LOOK_S = 30.0
 """How often a lane that waits for its records to be read again looks whether they have expired."""
 
+STATE_BYTES_KEPT = 16 * 1024
+"""A state up to this stays in memory: it weighs no more than what runs a shard."""
+
 LAST_START_S = 1.0
 """This long before the end of the grace period nothing is started any more."""
 
@@ -119,6 +122,7 @@ class Lane:
                 return self._take(limits)
             if self.feed is None and not self.is_fed_out and not self._shard.is_converting:
                 self._shard.feed_again(self)
+            self._hollow_window()
             with self._shard.stop.interruptible():
                 await self.changed.wait_until(clock, self._look_at() if due_at is None else due_at)
 
@@ -169,7 +173,7 @@ class Lane:
         mapping = self._shard.mapping()
         if not self._size_s():
             return BatchLimits(mapping.batch_size, mapping.window_s)
-        state_bytes = len(self.tumbling.open.state) if self.tumbling.open else len(tumbling.EMPTY_STATE)
+        state_bytes = self.tumbling.open.state_bytes if self.tumbling.open else len(tumbling.EMPTY_STATE)
         room = PAYLOAD_BYTES_MAX - self._frame_bytes() - state_bytes
         return BatchLimits(mapping.batch_size, mapping.window_s, room)
 
@@ -222,8 +226,8 @@ class Lane:
 
     async def _invoke_in_window(self, delivery: Delivery, records: Records, window: OpenWindow) -> bool:
         """Offer records with the state; where both do not fit an event, the records are halved, or the window ends."""
-        fits = payload_bytes(records) + self._frame_bytes() + len(window.state) <= PAYLOAD_BYTES_MAX
-        if tumbling.is_too_large(window.state) or (not fits and len(records) == 1):
+        fits = payload_bytes(records) + self._frame_bytes() + window.state_bytes <= PAYLOAD_BYTES_MAX
+        if tumbling.is_too_large(window) or (not fits and len(records) == 1):
             return await self._close(End.EARLY, goes_on=True)
         if not fits:
             delivery.halve()
@@ -260,6 +264,12 @@ class Lane:
         shard.changed.notify()
         return True
 
+    def _hollow_window(self) -> None:
+        """A large state of a lane that does nothing is not held: the bytes would be missing for reading."""
+        window = self.tumbling.open
+        if window is not None and len(window.state) > STATE_BYTES_KEPT and self._shard.hollow_window(self.tumbling):
+            self._count_state()
+
     def _count_state(self) -> None:
         """The state is part of what the process holds."""
         size_bytes = len(self.tumbling.open.state) if self.tumbling.open is not None else 0
@@ -279,6 +289,8 @@ class Lane:
         clock = shard.around.clock
         if shard.stop.is_set and (delivery.is_failing or clock.now() >= shard.stop.deadline - LAST_START_S):
             return False
+        if not await self._has_state():
+            return False
         with shard.stop.interruptible() as waiting:
             await shard.gate.enter()
         if waiting.cancelled_caught and not self._has_offered_window:
@@ -291,6 +303,16 @@ class Lane:
                 await self._invoke_now(delivery, step)
         finally:
             shard.gate.leave()
+        return True
+
+    async def _has_state(self) -> bool:
+        """Have the state of the open window at hand; False: the stop came first."""
+        window = self.tumbling.open
+        if window is None or not window.is_hollow:
+            return True
+        if not await self._shard.fill_window(self.tumbling):
+            return False
+        self._count_state()
         return True
 
     async def _invoke_now(self, delivery: Delivery | FinalCall, step: Invoke) -> None:
@@ -375,6 +397,7 @@ class Lane:
         self._tip = Tip()
         self._let_go(self._held_bytes + self.window.clear())
         self._held_bytes = 0
+        self._hollow_window()
         self._shard.progress.dropped(self.index)
 
     def _settled(self, last: AfterSequence, state: bytes | None = None) -> None:

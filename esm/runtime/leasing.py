@@ -47,11 +47,18 @@ class ShardLease:
         self.window = window
         await self._states.remove_others(pointer)
 
+    async def state(self) -> bytes:
+        """The state of the stored window. Raises: Unavailable, StoreTooNew, OperatorNeeded (a part is missing)."""
+        assert self.lease.window is not None
+        return (await self._states.read(self.lease.window)).state
+
     async def _pointer(self, window: OpenWindow | None) -> StoredState | None:
         """Where the state stands: written now, unless it is the one that is stored already."""
         if window is None or window is self.window:
             return None if window is None else self.lease.window
         before = self.lease.window
+        if window.is_hollow and before is not None and window.last is not None:
+            return replace(before, last=window.last)
         if before is None or self.window is None or self.window.state != window.state or window.last is None:
             return await self._states.write(window, before)
         return replace(before, start_s=window.start_s, end_s=window.end_s, last=window.last)

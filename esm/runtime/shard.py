@@ -15,11 +15,12 @@ from esm.model.view import ShardView
 from esm.model.window import OpenWindow
 from esm.ports import StreamSource
 from esm.rules.progress import Progress, lowest
+from esm.rules.tumbling import Tumbling
 from esm.runtime.feed import Feed, Pace
 from esm.runtime.gate import Gate
 from esm.runtime.giving_up import Notifier
 from esm.runtime.invoker import Invoker
-from esm.runtime.knowing import pause_after
+from esm.runtime.knowing import known, pause_after
 from esm.runtime.lane import Lane
 from esm.runtime.leasing import ShardLease
 from esm.runtime.observation import Observation
@@ -116,6 +117,25 @@ class ShardRunner:
     def _is_stored(self, positions: tuple[Position, ...], window: OpenWindow | None) -> bool:
         return positions == self._lease.lease.positions and window is self._lease.window
 
+    def hollow_window(self, tumbling: Tumbling) -> bool:
+        """Give the state of the open window back if it stands in the store, and no write is on its way."""
+        if self._unsaved_since is not None or self._lease.window is not tumbling.open:
+            return False
+        tumbling.hollow()
+        self._lease.window = tumbling.open
+        return True
+
+    async def fill_window(self, tumbling: Tumbling) -> bool:
+        """Read the state of the open window again; False: the stop came first."""
+        state = await known(self.around, self.stop, self.observation, "store", self._lease.state)
+        if state is None:
+            return False
+        is_stored = self._lease.window is tumbling.open
+        tumbling.filled(state)
+        if is_stored:
+            self._lease.window = tumbling.open
+        return True
+
     def view(self) -> ShardView:
         """What status and metrics show of the shard."""
         now, wall = self.around.clock.now(), self.around.clock.wall()
@@ -161,6 +181,8 @@ class ShardRunner:
                 continue
             is_current = factor is not None or self._is_stored(self.progress.positions(), self._window)
             self._unsaved_since = None if is_current else began_at
+            if window is not None:
+                self._wake_lanes()
             return
 
     async def _leave(self) -> bool:

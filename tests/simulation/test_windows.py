@@ -323,6 +323,28 @@ def test_a_large_state_survives_stops_and_crashes(*, graceful: bool) -> None:
     assert again == 0 if graceful else again <= 5
 
 
+def test_large_states_of_quiet_shards_take_no_bytes_from_those_that_are_read() -> None:
+    play = WindowPlay(14, windowed(tumbling_window_s=900), faults=False, shards=8)
+    play.target.pad_bytes = STATE_BYTES_MAX - 10_000
+    play.world.buffer_bytes = 4 * 1024 * 1024
+
+    async def main() -> None:
+        for _ in range(2):
+            for number in range(50):
+                play.stream.write(f"k{number}")
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(play.work)
+                await anyio.sleep(50)
+                assert play.world.budget.used_bytes == 0
+                assert play.runner is not None
+                play.runner.stop.set(Instant(anyio.current_time() + 30))
+            assert len(play.world.taken()) == len(play.stream.written)
+        await play.until_closed()
+
+    simulate(main)
+    play.check_aggregates()
+
+
 def test_a_state_beyond_a_megabyte_ends_its_window_early_and_the_window_goes_on_empty() -> None:
     play = WindowPlay(6, windowed(tumbling_window_s=900, batch_size=2), faults=False, shards=1)
     play.target.pad_bytes = STATE_BYTES_MAX
@@ -429,10 +451,10 @@ def test_what_a_crash_left_of_a_finished_shard_goes_with_its_lease() -> None:
             (key, values[-1]) for key, values in play.world.store.history.items() if key.kind == "window"
         )
         await play.world.store.inner.put(key, value, None)
-        await play.work(7000)
+        await play.work(100)
         assert len(play.states()) == 1
         play.stream.forget("shard-0000")
-        await play.work(7000)
+        await play.work(3700)
         assert play.states() == []
 
     simulate(main)

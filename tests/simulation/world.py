@@ -97,13 +97,14 @@ class World:
         """A crash cancels what a stop must not."""
         self.clock = Clock()
         self.store = FakeStore(self)
-        self.budget = ByteBudget(64 * 1024 * 1024)
+        self.buffer_bytes = 64 * 1024 * 1024
+        self.budget = ByteBudget(self.buffer_bytes)
         self.telemetry = Telemetry(CollectorRegistry())
         self._ids = 0
 
     def around(self) -> Surroundings:
         """What a fresh worker gets: the store and the world go on, memory does not."""
-        self.budget = ByteBudget(64 * 1024 * 1024)
+        self.budget = ByteBudget(self.buffer_bytes)
         return Surroundings(
             clock=self.clock, telemetry=Telemetry(CollectorRegistry()), store=self.store, budget=self.budget,
             jitter=self.random.random, new_id=self.new_id, worker="w", sqs_wait_s=5,
