@@ -67,7 +67,8 @@ class Notifier:
 
     def _gives_in_at(self, mapping: Mapping, step: GiveUp) -> UnixTime:
         limit_s = self._retention_s()
-        if mapping.record_age_max_s is not None and step.condition is not Condition.AGE:
+        counts_age = step.span.count > 0  # a tumbling window's final call names a record, but is not as old as that
+        if counts_age and mapping.record_age_max_s is not None and step.condition is not Condition.AGE:
             limit_s = min(limit_s, mapping.record_age_max_s)
         return UnixTime(step.span.first_arrived_at + limit_s)
 

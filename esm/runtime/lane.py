@@ -265,7 +265,7 @@ class Lane:
         return True
 
     def _hollow_window(self) -> None:
-        """A large state of a lane that does nothing is not held: the bytes would be missing for reading."""
+        """A large state of a lane that does nothing for now is not held: the bytes would be missing for reading."""
         window = self.tumbling.open
         if window is not None and len(window.state) > STATE_BYTES_KEPT and self._shard.hollow_window(self.tumbling):
             self._count_state()
@@ -335,8 +335,10 @@ class Lane:
     async def _wait(self, until: Instant) -> bool:
         clock = self._shard.around.clock
         holds = bool(self.window) if self.delivery is None else not self.delivery.is_hollow
-        if until - clock.now() > HOLDS_S and holds:
-            self._park()
+        if until - clock.now() > HOLDS_S:
+            if holds:
+                self._park()
+            self._hollow_window()
         with self._shard.stop.interruptible():
             await clock.sleep_until(until)
         return not self._shard.stop.is_set
@@ -397,7 +399,6 @@ class Lane:
         self._tip = Tip()
         self._let_go(self._held_bytes + self.window.clear())
         self._held_bytes = 0
-        self._hollow_window()
         self._shard.progress.dropped(self.index)
 
     def _settled(self, last: AfterSequence, state: bytes | None = None) -> None:

@@ -504,9 +504,11 @@ def test_a_final_call_given_up_leaves_a_notice_of_no_records_and_the_shard_goes_
     assert play.target.events[-1]["state"] == {}
 
 
-def test_a_blocked_final_call_gives_waiting_records_back_and_reads_them_again() -> None:
+@pytest.mark.parametrize("pad_bytes", [0, 500_000])
+def test_a_blocked_final_call_gives_what_it_holds_back_and_reads_it_again(pad_bytes: int) -> None:
     play = WindowPlay(12, windowed(batch_size=10), faults=False, shards=1)
     play.target.fails_finals = True
+    play.target.pad_bytes = pad_bytes
 
     async def main() -> None:
         end = one_window(play)
@@ -516,8 +518,8 @@ def test_a_blocked_final_call_gives_waiting_records_back_and_reads_them_again() 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(play.work)
             await anyio.sleep(200)
-            state_bytes = len(json.dumps({"ids": list(range(5)), "pad": ""}))
-            assert play.world.budget.used_bytes <= state_bytes
+            small = len(json.dumps({"ids": list(range(5)), "pad": ""}))
+            assert play.world.budget.used_bytes == (0 if pad_bytes else small)
             assert play.runner is not None
             assert play.runner._views()[0].blocked_s > 100
             play.target.fails_finals = False
@@ -526,6 +528,46 @@ def test_a_blocked_final_call_gives_waiting_records_back_and_reads_them_again() 
 
     simulate(main)
     assert play.world.taken() == set(range(35))
+
+
+def test_a_final_call_given_up_waits_for_its_destination_however_old_its_window_is() -> None:
+    play = WindowPlay(15, windowed(record_age_max_s=60, retries_max=0), faults=False, shards=1)
+    play.target.fails_finals = True
+    play.world.destination_broken_until = 400.0
+
+    async def main() -> None:
+        one_window(play)
+        await play.work(600)
+
+    simulate(main)
+    (notice,) = play.world.notices
+    assert (notice.condition, notice.span.count) == (Condition.RETRIES, 0)
+    assert notice.at < WALL_AT_START + 400
+
+
+def test_a_batch_whose_back_off_is_long_gives_a_large_state_back_and_reads_it_again() -> None:
+    play = WindowPlay(16, windowed(tumbling_window_s=900, batch_size=5), faults=False, shards=1)
+    play.target.pad_bytes = 500_000
+
+    async def main() -> None:
+        one_window(play)
+        await play.work(5)
+        one_window(play)
+        play.world.poison.add(5)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(play.work)
+            await anyio.sleep(60)
+            assert play.world.budget.used_bytes == 0
+            play.world.poison.clear()
+            await anyio.sleep(70)
+            assert play.world.taken() == set(range(10))
+            assert play.runner is not None
+            play.runner.stop.set(Instant(anyio.current_time() + 30))
+        play.stream.split()
+        await play.until_closed()
+
+    simulate(main)
+    assert [final.ids for final in play.target.finals] == [tuple(range(10))]
 
 
 def test_a_second_worker_takes_over_position_and_state(seed: int) -> None:

@@ -93,6 +93,7 @@ class World:
         self.notices: list[Notice] = []
         self.poison: set[int] = set()
         self.broken_until = 0.0
+        self.destination_broken_until = 0.0
         self.may_cancel_receives = False
         """A crash cancels what a stop must not."""
         self.clock = Clock()
@@ -393,7 +394,7 @@ class FakeDestination:
 
     async def send(self, notice: Notice, document: bytes) -> None:
         await self._world.takes_time()
-        if self._world.fails(0.2):
+        if self._world.fails(0.2) or anyio.current_time() < self._world.destination_broken_until:
             raise Unavailable("destination")
         assert document == notices.document(notice)
         self._world.notices.append(notice)
