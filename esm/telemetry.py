@@ -88,6 +88,7 @@ class Telemetry:
         self.delivered = _counter(registry, "esm_on_failure_delivered_events", "Records whose notice was delivered")
         self.destination_errors = _counter(registry, "esm_destination_errors", "Deliveries of a notice that failed")
         self.invocations = _counter(registry, "esm_invocations", "Invocations by how they ended", "outcome")
+        self.windows_closed = _counter(registry, "esm_windows_closed", "Tumbling windows by how they ended", "outcome")
         self.poll_errors = _counter(registry, "esm_poll_errors", "Reads of the source that failed")
         self.position_lost = _counter(registry, "esm_position_lost", "Positions trimmed before they were read")
         self.restarts = _counter(registry, "esm_mapping_restarts", "Restarts after an error of the program itself")
@@ -183,6 +184,8 @@ class MappingTelemetry:
             metric.labels(**self._labels)
         for reason in ("retries", "age", "payload", "destination"):
             telemetry.dropped.labels(**self._labels, reason=reason)
+        for outcome in ("complete", "early", "given_up") if mapping.tumbling_window_s else ():
+            telemetry.windows_closed.labels(**self._labels, outcome=outcome)
 
     def _plain(self) -> tuple[Counter | Histogram, ...]:
         t = self._telemetry
@@ -193,7 +196,8 @@ class MappingTelemetry:
 
     def close(self) -> None:
         """Take the mapping's series out of the registry."""
-        for metric in (*self._plain(), self._telemetry.dropped, self._telemetry.invocations):
+        t = self._telemetry
+        for metric in (*self._plain(), t.dropped, t.invocations, t.windows_closed):
             metric.remove_by_labels(self._labels)
 
     def started(self, source: str, state: State) -> None:
@@ -262,6 +266,11 @@ class MappingTelemetry:
         """The one line of every failed invocation. `first` and `last`: sequence numbers or message ids."""
         _log(logging.WARNING, "invocation failed", **self._where, shard=shard, first=first, last=last,
              records=count, attempt=attempt, request_id=request_id, error_type=error_type)  # fmt: skip
+
+    def window_closed(self, shard: str, outcome: str) -> None:
+        """A tumbling window's final call is over: `complete`, `early`, or `given_up`."""
+        self._telemetry.windows_closed.labels(**self._labels, outcome=outcome).inc()
+        _log(logging.DEBUG, "window closed", **self._where, shard=shard, outcome=outcome)
 
     def batch_aged(self, age_s: float) -> None:
         """A stream batch was sent whose last record had this age (Lambda's IteratorAge)."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from esm.model.position import Position
+from esm.model.window import StoredState
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +27,5 @@ class Lease:
     """The shard has ended and everything in it was taken or given up."""
     extra: dict[str, object] = field(default_factory=dict)
     """Attributes of a newer version, kept and written back."""
+    window: StoredState | None = None
+    """The open tumbling window: written together with the position that its state belongs to."""

@@ -128,6 +128,11 @@ class Mapping:
         return self.source_kind is SourceKind.SQS and self.source_arn.resource.endswith(".fifo")
 
     @property
+    def lanes(self) -> int:
+        """Batches of one shard that may be on their way at once: with tumbling windows one, whatever the factor."""
+        return 1 if self.tumbling_window_s else self.parallelization_factor
+
+    @property
     def qualifier(self) -> str | None:
         """The version or alias that the mapping invokes."""
         return self.function_arn.qualifier

@@ -1,6 +1,6 @@
 """What an invocation means for its batch: made from an `Ending` by `rules/responses`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from esm.model.invocation import Abandoned, Misconfigured, Refused, Throttled, Unreachable
 
@@ -21,6 +21,8 @@ class Succeeded:
     """All records were taken."""
 
     ran: Ran
+    state: bytes | None = field(default=None, repr=False)
+    """The answer's `state`, byte for byte, where the invocation belonged to a tumbling window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class FailedItems:
 
     ran: Ran
     items: frozenset[str]
+    state: bytes | None = field(default=None, repr=False)
+    """As in `Succeeded`."""
 
 
 @dataclass(frozen=True, slots=True)

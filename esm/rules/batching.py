@@ -42,6 +42,11 @@ class Window(Generic[T]):
         """The oldest record; None when empty."""
         return self._items[0] if self._items else None
 
+    @property
+    def last(self) -> T | None:
+        """The newest record; None when empty."""
+        return self._items[-1] if self._items else None
+
     def add(self, items: Sequence[T], now: Instant) -> None:
         """Put records behind those that wait."""
         if not items:
@@ -65,21 +70,24 @@ class Window(Generic[T]):
             opened_at = max(opened_at, self._settled_at)
         return Instant(opened_at + limits.window_s)
 
-    def take(self, limits: BatchLimits) -> list[T]:
+    def take(self, limits: BatchLimits, belongs: Callable[[T], bool] | None = None) -> list[T]:
         """The next batch: as many records as the limits allow, at least one; empty when nothing waits.
 
+        With `belongs` the batch ends before the first record for which it is false.
         A record that is too big by itself makes a batch alone: the rule of delivery refuses it.
         """
-        return self._pop(self._count(limits))
+        count = self._count(limits)
+        return self._pop(count if belongs is None else self._leading(belongs, count))
 
     def take_while(self, belongs: Callable[[T], bool]) -> list[T]:
         """The leading records for which `belongs` is true."""
-        count = 0
-        for item in self._items:
-            if not belongs(item):
-                break
-            count += 1
-        return self._pop(count)
+        return self._pop(self._leading(belongs, len(self._items)))
+
+    def _leading(self, belongs: Callable[[T], bool], most: int) -> int:
+        for count, item in enumerate(self._items):
+            if count >= most or not belongs(item):
+                return count
+        return most
 
     def _pop(self, count: int) -> list[T]:
         batch = [self._items.popleft() for _ in range(count)]

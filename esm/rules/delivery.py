@@ -17,7 +17,7 @@ is tried again, and before it is given up where its notice carries the payload a
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -44,6 +44,8 @@ class RetryRules:
     payload_bytes_max: int = PAYLOAD_BYTES_MAX
     kept_s: float | None = None
     """How long the source keeps a record whose payload its notice needs; None: notices carry no payload."""
+    members_bytes: int = 0
+    """Bytes that every event carries beside its records: with these a record that fills an event is too big."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ class Done:
     """Everything up to this record was taken."""
 
     last: StreamRecord
+    state: bytes | None = field(default=None, repr=False)
+    """What the function answered as the state of the tumbling window, where there is one."""
 
 
 Step = Wait | Invoke | Reread | GiveUp | Done
@@ -111,12 +115,21 @@ def span_of(records: Sequence[StreamRecord]) -> Span:
     return Span(first.sequence, last.sequence, len(records), first.arrived_at, last.arrived_at)
 
 
+def pause_after_s(outcome: Throttled | Unreachable | Misconfigured, failures: int, jitter: float) -> float:
+    """The pause after a function did not run, the `failures`-th time in a row."""
+    base_s = SLOW_BASE_S if isinstance(outcome, Misconfigured) else BASE_S
+    wait_s = pause_s(failures, jitter, base_s)
+    if isinstance(outcome, Throttled) and outcome.after_s is not None:
+        wait_s = max(wait_s, min(outcome.after_s, 60.0))
+    return wait_s
+
+
 class Delivery:
     """One batch. Invariant: the pieces, in order, are exactly the records that are neither done nor given up."""
 
     def __init__(self, records: Sequence[StreamRecord], rules: RetryRules) -> None:
         self._pieces: deque[_Piece] = deque([_Piece(tuple(records))])
-        self._done: StreamRecord | None = None
+        self._done: Done | None = None
         self._retry_at = Instant(0.0)
         self._failures = 0
         self.rules = rules
@@ -141,7 +154,7 @@ class Delivery:
         """What to do next; None when every record is settled."""
         if self._done is not None:
             done, self._done = self._done, None
-            return Done(done)
+            return done
         if not self._pieces:
             return None
         self._expire(wall)
@@ -162,9 +175,9 @@ class Delivery:
         match outcome:
             case Succeeded():
                 self._pieces.popleft()
-                self._progress(piece.records[-1])
-            case FailedItems(ran, items):
-                self._partial(piece, ran, items, now, jitter)
+                self._progress(piece.records[-1], outcome.state)
+            case FailedItems():
+                self._partial(piece, outcome, now, jitter)
             case Failed(ran):
                 self._failed(piece, ran, now, jitter)
             case Refused():
@@ -173,13 +186,18 @@ class Delivery:
                 piece.condition, piece.request_id = Condition.RETRIES, outcome.request_id
             case Throttled() | Unreachable() | Misconfigured():
                 piece.request_id = outcome.request_id
-                self._pause(outcome, now, jitter)
+                self._failures += 1
+                self._retry_at = Instant(now + pause_after_s(outcome, self._failures, jitter))
 
     def given_up(self) -> None:
         """The notice of the last `GiveUp` is delivered, or there is no destination."""
         self._pieces.popleft()
         self._failures = 0
         self._retry_at = Instant(0.0)
+
+    def halve(self) -> None:
+        """Offer the records of the last `Invoke`, two at least, in two halves: their event would be too big."""
+        self._halve(self._pieces[0])
 
     def hollow(self) -> int:
         """Drop the payloads; returns the bytes that they held."""
@@ -245,21 +263,21 @@ class Delivery:
     def _is_too_big(self, piece: _Piece) -> bool:
         if self.is_hollow or len(piece.records) > 1:
             return False
-        return payload_bytes(piece.records) > self.rules.payload_bytes_max
+        return payload_bytes(piece.records) + self.rules.members_bytes > self.rules.payload_bytes_max
 
     def _give_up(self, piece: _Piece, condition: Condition) -> GiveUp:
         ran = piece.ran if condition is Condition.RETRIES else None
         return GiveUp(span_of(piece.records), condition, max(1, piece.attempts), piece.request_id, ran, piece.records)
 
-    def _partial(self, piece: _Piece, ran: Ran, items: frozenset[str], now: Instant, jitter: float) -> None:
-        first = next(index for index, record in enumerate(piece.records) if record.sequence in items)
-        ran = replace(ran, function_error=None)
+    def _partial(self, piece: _Piece, failed: FailedItems, now: Instant, jitter: float) -> None:
+        first = next(index for index, record in enumerate(piece.records) if record.sequence in failed.items)
+        ran = replace(failed.ran, function_error=None)
         if first == 0:
             self._failed(piece, ran, now, jitter)
             return
         rest = _Piece(piece.records[first:], 0, None, ran.request_id, ran)
         self._pieces[0] = rest
-        self._progress(piece.records[first - 1])
+        self._progress(piece.records[first - 1], failed.state)
 
     def _failed(self, piece: _Piece, ran: Ran, now: Instant, jitter: float) -> None:
         piece.ran, piece.request_id = ran, ran.request_id
@@ -280,22 +298,14 @@ class Delivery:
         else:
             piece.condition = Condition.PAYLOAD
 
-    def _pause(self, outcome: Throttled | Unreachable | Misconfigured, now: Instant, jitter: float) -> None:
-        self._failures += 1
-        base_s = SLOW_BASE_S if isinstance(outcome, Misconfigured) else BASE_S
-        wait_s = pause_s(self._failures, jitter, base_s)
-        if isinstance(outcome, Throttled) and outcome.after_s is not None:
-            wait_s = max(wait_s, min(outcome.after_s, 60.0))
-        self._retry_at = Instant(now + wait_s)
-
     def _halve(self, piece: _Piece) -> None:
         middle = (len(piece.records) + 1) // 2
         self._pieces.popleft()
         self._pieces.appendleft(_with_records(piece, piece.records[middle:]))
         self._pieces.appendleft(_with_records(piece, piece.records[:middle]))
 
-    def _progress(self, last: StreamRecord) -> None:
-        self._done = last
+    def _progress(self, last: StreamRecord, state: bytes | None) -> None:
+        self._done = Done(last, state)
         self._failures = 0
         self._retry_at = Instant(0.0)
 

@@ -15,8 +15,9 @@ ASYNC_PAYLOAD_BYTES_MAX = 1_048_576
 """Likewise of an asynchronous one. Source: lambda.md 5."""
 
 _HEAD = b'{"Records":['
-_TAIL = b"]}"  # fmt: skip
-ENVELOPE_BYTES = len(_HEAD) + len(_TAIL)
+_END = b"]"
+_TAIL = b"}"
+ENVELOPE_BYTES = len(_HEAD) + len(_END) + len(_TAIL)
 
 
 def payload_bytes_max(invocation_type: InvocationType) -> int:
@@ -33,11 +34,11 @@ class HasEvent(Protocol):
         ...
 
 
-def payload(records: Iterable[HasEvent]) -> bytes:
-    """The event of a batch."""
-    return _HEAD + b",".join([record.event for record in records]) + _TAIL
+def payload(records: Iterable[HasEvent], members: bytes = b"") -> bytes:
+    """The event of a batch; `members` follow `"Records"`, each with the comma before it."""
+    return b"".join((_HEAD, b",".join([record.event for record in records]), _END, members, _TAIL))
 
 
-def payload_bytes(records: Sequence[HasEvent]) -> int:
-    """The length of `payload(records)`, without making it."""
-    return ENVELOPE_BYTES + sum([len(record.event) for record in records]) + max(0, len(records) - 1)
+def payload_bytes(records: Sequence[HasEvent], members: bytes = b"") -> int:
+    """The length of `payload(records, members)`, without making it."""
+    return ENVELOPE_BYTES + sum([len(record.event) for record in records]) + max(0, len(records) - 1) + len(members)

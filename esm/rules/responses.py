@@ -1,11 +1,13 @@
 """The function's answer -> Outcome. Source: lambda.md 2.4, 3.4, 11.3; wire-shapes.md 5."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 
 from esm.model.invocation import Answer, Ending
 from esm.model.outcome import Failed, FailedItems, Outcome, Ran, Succeeded
+from esm.rules.events import PAYLOAD_BYTES_MAX
 
 _EMPTY: tuple[object, ...] = (None, "", [], {})
 
@@ -14,13 +16,28 @@ class _Error(msgspec.Struct):
     errorType: str = "Unhandled"  # noqa: N815 - AWS's name
 
 
-def read(ending: Ending, ids: Sequence[str], *, reports_item_failures: bool) -> Outcome:
-    """What an ending means for a batch whose records are named `ids`: message ids, or sequence numbers."""
+class _Windowed(msgspec.Struct):
+    state: msgspec.Raw
+
+
+STATE_ROOM_BYTES = PAYLOAD_BYTES_MAX - 4096
+"""A state beyond this fits no event, not even the final one of its window."""
+
+
+def read(
+    ending: Ending, ids: Sequence[str], *, reports_item_failures: bool, needs_state: bool = False
+) -> Outcome:  # fmt: skip
+    """What an ending means for a batch whose records are named `ids`: message ids, or sequence numbers.
+
+    `needs_state`: the invocation belonged to a tumbling window, and its answer must hold an object `state`.
+    """
     if not isinstance(ending, Answer):
         return ending
     ran = Ran(ending.request_id, ending.status, ending.executed_version, ending.function_error)
     if ending.function_error is not None:
         return Failed(ran, _error_type(ending.payload))
+    if needs_state:
+        return _with_state(ending.payload, ran, ids, reports_item_failures=reports_item_failures)
     if not reports_item_failures or not ending.payload.strip():
         return Succeeded(ran)
     try:
@@ -28,6 +45,20 @@ def read(ending: Ending, ids: Sequence[str], *, reports_item_failures: bool) -> 
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return Failed(ran, "answer is not JSON")
     return _from_answer(answer, ran, ids)
+
+
+def _with_state(payload: bytes, ran: Ran, ids: Sequence[str], *, reports_item_failures: bool) -> Outcome:
+    try:
+        answer: object = msgspec.json.decode(payload)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return Failed(ran, "answer is not JSON")
+    if not isinstance(answer, dict) or not isinstance(answer.get("state"), dict):
+        return Failed(ran, "answer has no object state")
+    state = bytes(msgspec.json.decode(payload, type=_Windowed).state)
+    if len(state) > STATE_ROOM_BYTES:
+        return Failed(ran, "state fits no event")
+    outcome = _from_answer(answer, ran, ids) if reports_item_failures else Succeeded(ran)
+    return replace(outcome, state=state) if isinstance(outcome, (Succeeded, FailedItems)) else outcome
 
 
 def outcome_name(outcome: Outcome) -> str:

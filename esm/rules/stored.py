@@ -1,4 +1,4 @@
-"""What leases and status look like in the store: JSON with a `format`.
+"""What leases, window states and status look like in the store: JSON with a `format`.
 
 Law: a reader takes its own format and the one before it, keeps attributes that it does not know, and stops with a
 clear text at a newer one, so that a rollout may be rolled back.
@@ -16,6 +16,7 @@ from esm.model.lease import Lease
 from esm.model.position import AfterSequence, AtTimestamp, Position, TrimHorizon
 from esm.model.stored import VALUE_BYTES_MAX
 from esm.model.view import MappingView, ShardView
+from esm.model.window import StoredState
 
 FORMAT = 1
 """Written by this version. There is none before it."""
@@ -47,6 +48,25 @@ class _LeaseDocument(msgspec.Struct):
     positions: list[dict[str, Any]]
     parents: tuple[str, ...] = ()
     is_finished: bool = False
+    window: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    """Absent where no tumbling window is open, and in leases of versions that knew none."""
+
+
+class _WindowEntry(msgspec.Struct):
+    start: int
+    end: int
+    last: dict[str, Any]
+    generation: int
+    number: int
+    parts: int
+    size_bytes: int
+
+
+class _StateDocument(msgspec.Struct):
+    format: int
+    part: int
+    parts: int
+    state: bytes
 
 
 class _Head(msgspec.Struct):
@@ -75,8 +95,9 @@ def encode_lease(lease: Lease) -> bytes:
         positions=[_position_document(position) for position in lease.positions],
         parents=lease.parents,
         is_finished=lease.is_finished,
+        window=msgspec.UNSET if lease.window is None else _window_entry(lease.window),
     )
-    return msgspec.json.encode({**lease.extra, **msgspec.structs.asdict(document)})
+    return msgspec.json.encode({**lease.extra, **msgspec.to_builtins(document)})
 
 
 def decode_lease(value: bytes) -> Lease:
@@ -89,6 +110,7 @@ def decode_lease(value: bytes) -> Lease:
         attributes = msgspec.json.decode(value, type=dict[str, Any])
         document = msgspec.convert(attributes, _LeaseDocument)
         positions = tuple(_position(entry) for entry in document.positions)
+        window = None if document.window is msgspec.UNSET else _window(document.window)
     except msgspec.MsgspecError as error:
         raise _unreadable("lease", str(error)) from error
     if len(positions) != document.factor:
@@ -103,8 +125,41 @@ def decode_lease(value: bytes) -> Lease:
         positions=positions,
         parents=document.parents,
         is_finished=document.is_finished,
+        window=window,
         extra={name: entry for name, entry in attributes.items() if name not in _LeaseDocument.__struct_fields__},
     )
+
+
+STATE_PART_BYTES = 256 * 1024
+"""Bytes of a window's state in one item: base64 makes 341 KB of them, below what a store takes."""
+
+
+def encode_state(state: bytes) -> list[bytes]:
+    """The state of a tumbling window, in parts that a store takes; one part at least."""
+    chunks = [state[at : at + STATE_PART_BYTES] for at in range(0, len(state), STATE_PART_BYTES)] or [b""]
+    parts = len(chunks)
+    return [msgspec.json.encode(_StateDocument(FORMAT, part, parts, chunk)) for part, chunk in enumerate(chunks)]
+
+
+def decode_state(values: Sequence[bytes], stored: StoredState) -> bytes:
+    """The state that `encode_state` wrote and a lease points to.
+
+    Raises: StoreTooNew; OperatorNeeded where the values are none of ours, or not all of them.
+    """
+    chunks = []
+    for part, value in enumerate(values):
+        _check_format(value, "window state")
+        try:
+            document = msgspec.json.decode(value, type=_StateDocument)
+        except msgspec.MsgspecError as error:
+            raise _unreadable("window state", str(error)) from error
+        if (document.part, document.parts) != (part, stored.parts):
+            raise _unreadable("window state", f"part {document.part} stands where part {part} belongs")
+        chunks.append(document.state)
+    state = b"".join(chunks)
+    if len(state) != stored.size_bytes:
+        raise _unreadable("window state", f"{len(state)} bytes of {stored.size_bytes}")
+    return state
 
 
 def encode_status(worker: str, at: UnixTime, views: Sequence[MappingView]) -> list[bytes]:
@@ -195,6 +250,25 @@ def _position(document: dict[str, Any]) -> Position:
             return AfterSequence(sequence, UnixTime(arrived_at))
         case _:
             raise msgspec.ValidationError(f"{document} is not a position")
+
+
+def _window_entry(window: StoredState) -> dict[str, Any]:
+    entry = _WindowEntry(
+        window.start_s, window.end_s, _position_document(window.last), window.generation, window.number, window.parts,
+        window.size_bytes,
+    )  # fmt: skip
+    return {**window.extra, **msgspec.structs.asdict(entry)}
+
+
+def _window(attributes: dict[str, Any]) -> StoredState:
+    entry = msgspec.convert(attributes, _WindowEntry)
+    last = _position(entry.last)
+    if not isinstance(last, AfterSequence):
+        raise msgspec.ValidationError(f"{entry.last} is not a record of a window")
+    extra = {name: value for name, value in attributes.items() if name not in _WindowEntry.__struct_fields__}
+    return StoredState(
+        entry.start, entry.end, last, entry.generation, entry.number, entry.parts, entry.size_bytes, extra
+    )
 
 
 def _check_format(value: bytes, what: str) -> None:

@@ -98,8 +98,12 @@ class Feed:
                     return None
                 await shard.pace.wait(around.clock)
                 reserved = await around.budget.reserve(shard.source.read_bytes_max)
+                began_at = around.clock.wall()
                 read = await reader.read(READ_LIMIT)
-                kept = self._spread(read, await self._sifted(read.records))
+                records = await self._sifted(read.records)
+                for lane in self.lanes:
+                    lane.was_read(read, began_at)
+                kept = self._spread(read, records)
                 return read
         finally:
             around.budget.release(reserved - kept)

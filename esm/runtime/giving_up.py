@@ -34,6 +34,8 @@ class _Outstanding:
     failures: int = 0
     is_plain: bool = False
     """The destination does not take it with its payload."""
+    members: bytes = b""
+    """What the event carried beside its records."""
 
 
 class Notifier:
@@ -54,18 +56,21 @@ class Notifier:
         """By first sequence number: at most one a lane."""
 
     async def give_up(
-        self, mapping: Mapping, shard: str, step: GiveUp, stop: Stop, park: Callable[[], None] | None = None
-    ) -> bool:
+        self, mapping: Mapping, shard: str, step: GiveUp, stop: Stop, park: Callable[[], None] | None = None,
+        members: bytes = b"",
+    ) -> bool:  # fmt: skip
         """Deliver the notice, or count the records as dropped; False: the step is to be asked for again, or the stop
         came first, and nothing is settled.
 
-        `park` hands the payloads of `step` back while the destination fails for long.
+        `park` hands the payloads of `step` back while the destination fails for long. `members` are what the event
+        carried beside its records.
         """
         key = step.span.first_sequence
         one = self._outstanding.get(key)
         if one is None or one.notice.span != step.span:
             one = self._outstanding[key] = _Outstanding(self._notice(mapping, shard, step))
             self._observation.telemetry.given_up(one.notice)
+        one.members = members
         is_settled = await self._settle(mapping, step, one, stop, park)
         if is_settled:
             self._outstanding.pop(key, None)
@@ -90,6 +95,7 @@ class Notifier:
             is_parking = park is not None and wait_s > HOLDS_S
             if is_parking and park is not None:
                 park()
+                one.members = b""
             with stop.interruptible():
                 await self._around.clock.sleep_until(Instant(self._around.clock.now() + wait_s))
             if is_parking and notices.carries_payload(mapping) and not one.is_plain:
@@ -117,7 +123,7 @@ class Notifier:
     async def _send(self, destination: Destination, mapping: Mapping, step: GiveUp, one: _Outstanding) -> None:
         """The document is made anew for each try, so that none is held during a pause."""
         if not one.is_plain and mapping.on_failure is not None and notices.carries_payload(mapping):
-            payload = _payload(step)
+            payload = _payload(step, one.members)
             try:
                 await destination.send(
                     one.notice, notices.document_for(mapping.on_failure.service, one.notice, payload)
@@ -130,7 +136,8 @@ class Notifier:
 
     def _gives_in_at(self, mapping: Mapping, step: GiveUp) -> UnixTime:
         limit_s = self._retention_s()
-        if mapping.record_age_max_s is not None and step.condition is not Condition.AGE:
+        counts_age = step.span.count > 0  # a tumbling window's final call names a record, but is not as old as that
+        if counts_age and mapping.record_age_max_s is not None and step.condition is not Condition.AGE:
             limit_s = min(limit_s, mapping.record_age_max_s)
         return UnixTime(step.span.first_arrived_at + limit_s)
 
@@ -143,8 +150,11 @@ class Notifier:
         )  # fmt: skip
 
 
-def _payload(step: GiveUp) -> bytes | None:
-    """The event as the function got it; None where the source no longer had its records."""
-    if not step.records or not all(record.event for record in step.records):
+def _payload(step: GiveUp, members: bytes) -> bytes | None:
+    """The event as the function got it; None where the source no longer had its records.
+
+    A final call of a tumbling window has no records, and its members instead.
+    """
+    if not all(record.event for record in step.records) or not (step.records or members):
         return None
-    return events.payload(step.records)
+    return events.payload(step.records, members)

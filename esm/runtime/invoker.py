@@ -25,11 +25,15 @@ class Invoker:
 
     async def invoke(
         self, mapping: Mapping, records: Sequence[HasEvent], ids: Sequence[str], attempt: int,
-        shard: str | None = None, start_by: Instant | None = None,
+        shard: str | None = None, start_by: Instant | None = None, members: bytes = b"",
     ) -> Outcome:  # fmt: skip
-        """Run the function with `records`, named `ids`, and report the outcome to gate, telemetry and status."""
+        """Run the function with `records`, named `ids`, and report the outcome to gate, telemetry and status.
+
+        `members` are those of a tumbling window; the answer must hold a state then.
+        """
+        payload = events.payload(records, members)
         invocation = Invocation(
-            self._around.new_id(), mapping.function_arn, events.payload(records), start_by, self._trace(),
+            self._around.new_id(), mapping.function_arn, payload, start_by, self._trace(),
             mapping.invocation_type is InvocationType.EVENT,
         )  # fmt: skip
         observation = self._observation
@@ -40,7 +44,9 @@ class Invoker:
         finally:
             observation.in_flight -= 1
         duration_s = self._around.clock.now() - began_at
-        outcome = responses.read(ending, ids, reports_item_failures=mapping.reports_item_failures)
+        outcome = responses.read(
+            ending, ids, reports_item_failures=mapping.reports_item_failures, needs_state=bool(members)
+        )
         self._gate.ended(outcome)
         observation.circuit(is_open=self._gate.is_broken)
         failed = 0 if isinstance(outcome, Succeeded) else len(records)
@@ -79,6 +85,7 @@ class Invoker:
                 observation.failed(CALL_FAILED)
                 error_type = type(outcome).__name__ + ": " + getattr(outcome, "text", "")
         request_id = outcome.ran.request_id if isinstance(outcome, (FailedItems, Failed)) else outcome.request_id
+        first, last = (ids[0], ids[-1]) if ids else (None, None)
         observation.telemetry.invocation_failed(
-            request_id, error_type.rstrip(": "), attempt, len(ids), shard, ids[0], ids[-1]
+            request_id, error_type.rstrip(": "), attempt, len(ids), shard, first, last
         )

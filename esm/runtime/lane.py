@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from esm.model.clocks import Instant, UnixTime
 from esm.model.mapping import Mapping
 from esm.model.position import AfterSequence
-from esm.model.record import StreamRecord
+from esm.model.record import Read, StreamRecord
+from esm.model.window import OpenWindow
+from esm.rules import tumbling
 from esm.rules.batching import BatchLimits, Window
-from esm.rules.delivery import Delivery, Done, GiveUp, Invoke, Reread, RetryRules, Step, Wait
-from esm.rules.events import payload_bytes_max
+from esm.rules.delivery import Delivery, Done, GiveUp, Invoke, Records, Reread, RetryRules, Step, Wait
+from esm.rules.events import PAYLOAD_BYTES_MAX, payload_bytes, payload_bytes_max
 from esm.rules.notices import carries_payload
+from esm.rules.tumbling import QUIET_S, End, FinalCall, Tip, Tumbling
 from esm.runtime.surroundings import Signal
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ HOLDS_S = 5.0
 REREAD_LOOK_S = 30.0
 """How often a lane that waits for its records to be read again looks whether they have expired."""
 
+STATE_BYTES_KEPT = 16 * 1024
+"""A state up to this stays in memory: it weighs no more than what runs a shard."""
+
 LAST_START_S = 1.0
 """This long before the end of the grace period nothing is started any more."""
 
@@ -33,9 +38,13 @@ LAST_START_S = 1.0
 class Lane:
     """Runs until stopped, or until the shard has ended and everything is settled."""
 
-    def __init__(self, shard: ShardRunner, index: int, skip_to: int) -> None:
+    def __init__(self, shard: ShardRunner, index: int, skip_to: int, window: OpenWindow | None) -> None:
         self._shard = shard
         self._held_bytes = 0
+        self._state_bytes = 0
+        self._tip = Tip()
+        self._final: End | None = None
+        """Why the open tumbling window is getting its final call just now; None: it is not."""
         self._is_rereading = False
         self._has_offered_window = False
         self.index = index
@@ -49,6 +58,7 @@ class Lane:
         self.has_finished = False
         """The shard has ended and everything of the lane is settled."""
         self.delivery: Delivery | None = None
+        self.tumbling = Tumbling(window)
         self.failing_since: Instant | None = None
 
     @property
@@ -62,7 +72,7 @@ class Lane:
     @property
     def is_idle(self) -> bool:
         """Whether the lane has nothing to do."""
-        return self.delivery is None and not self.window
+        return self.delivery is None and not self.window and self._final is None
 
     @property
     def oldest_arrival(self) -> UnixTime | None:
@@ -84,16 +94,23 @@ class Lane:
         self.skip_to = -1
         return False
 
+    def was_read(self, read: Read, began_at: UnixTime) -> None:
+        """The feed of this lane has read, whatever the lane gets of it."""
+        if self.tumbling.open is not None:
+            self._tip.read(read, began_at)
+            self.changed.notify()
+
     async def run(self) -> None:
         """Deliver batch after batch; raises nothing but cancellation and the store's LeaseLost from above."""
         try:
+            self._count_state()
             while batch := await self._next_batch():
                 if not await self._deliver(batch):
                     return
-            self.has_finished = self.is_fed_out and not self.window
+            self.has_finished = self.is_fed_out and not self.window and self.tumbling.open is None
         finally:
-            self._let_go(self._held_bytes + self.window.clear())
-            self._held_bytes = 0
+            self._let_go(self._held_bytes + self._state_bytes + self.window.clear())
+            self._held_bytes = self._state_bytes = 0
 
     async def _next_batch(self) -> list[StreamRecord]:
         """The next batch when it is due; empty when the lane's work is over."""
@@ -102,53 +119,107 @@ class Lane:
             limits = self._limits()
             if self._shard.stop.is_set:
                 return self._last_window(limits)
-            due_at = self.window.due_at(limits)
+            if end := self._end():
+                await self._close(end, goes_on=False)
+                continue
+            due_at = self._due_at(limits)
             if due_at is None and self.is_fed_out:
                 return []
             if due_at is not None and (clock.now() >= due_at or self.is_fed_out or self._shard.is_converting):
                 return self._take(limits)
             if self.feed is None and not self.is_fed_out and not self._shard.is_converting:
                 self._shard.feed_again(self)
+            self._hollow_window()
             with self._shard.stop.interruptible():
-                await self.changed.wait_until(clock, Instant(float("inf")) if due_at is None else due_at)
+                await self.changed.wait_until(clock, self._look_at() if due_at is None else due_at)
+
+    def _due_at(self, limits: BatchLimits) -> Instant | None:
+        """When a batch is due; one that a tumbling window cuts, or whose window is over, waits for nothing more."""
+        due_at = self.window.due_at(limits)
+        first, last = self.window.first, self.window.last
+        size_s = self._size_s()
+        if due_at is None or first is None or last is None or not size_s:
+            return due_at
+        if self.tumbling.is_cut(first, last, size_s):
+            return self._shard.around.clock.now()
+        return due_at if self.tumbling.open is None else min(due_at, self._quiet_at(self.tumbling.open))
+
+    def _look_at(self) -> Instant:
+        """When a lane without records looks again; once the window was quiet for long, reads wake it up."""
+        never = Instant(float("inf"))
+        if self.tumbling.open is None:
+            return never
+        quiet_at = self._quiet_at(self.tumbling.open)
+        return quiet_at if quiet_at > self._shard.around.clock.now() else never
+
+    def _quiet_at(self, window: OpenWindow) -> Instant:
+        clock = self._shard.around.clock
+        return Instant(clock.now() + max(0.0, window.end_s + QUIET_S - clock.wall()))
 
     def _last_window(self, limits: BatchLimits) -> list[StreamRecord]:
         late = self._shard.around.clock.now() >= self._shard.stop.deadline - LAST_START_S
-        if limits.window_s <= 0 or self._has_offered_window or late or not self.window:
+        if limits.window_s <= 0 or self._has_offered_window or late or not self.window or self._end():
             return []
         self._has_offered_window = True
         return self._take(limits)
 
     def _take(self, limits: BatchLimits) -> list[StreamRecord]:
         before = self.window.size_bytes
-        batch = self.window.take(limits)
+        size_s, head = self._size_s(), self.window.first
+        if size_s and head is not None:
+            self.tumbling.begin(head, size_s)
+            self._count_state()
+            batch = self.window.take(limits, self.tumbling.holds)
+        else:
+            batch = self.window.take(limits)
         self._held_bytes += before - self.window.size_bytes
         self._shard.changed.notify()
         return batch
 
     def _limits(self) -> BatchLimits:
         mapping = self._shard.mapping()
-        return BatchLimits(mapping.batch_size, mapping.window_s, payload_bytes_max(mapping.invocation_type))
+        most = payload_bytes_max(mapping.invocation_type)
+        if not self._size_s():
+            return BatchLimits(mapping.batch_size, mapping.window_s, most)
+        state_bytes = self.tumbling.open.state_bytes if self.tumbling.open else len(tumbling.EMPTY_STATE)
+        return BatchLimits(mapping.batch_size, mapping.window_s, most - self._frame_bytes() - state_bytes)
+
+    def _size_s(self) -> int:
+        """`TumblingWindowInSeconds`; 0 as long as the shard still has the lanes of a time without windows."""
+        return self._shard.mapping().tumbling_window_s if len(self._shard.lanes) == 1 else 0
+
+    def _frame_bytes(self) -> int:
+        return tumbling.frame_bytes(self._shard.id, str(self._shard.mapping().source_arn))
+
+    def _end(self) -> End | None:
+        """Whether the open tumbling window gets its final call now, between two batches."""
+        if self.tumbling.open is None:
+            return None
+        reached = self._shard.progress.frontier(self.index)
+        return self.tumbling.end(self._size_s(), self.window.first, reached, self._tip, is_over=self.is_fed_out)
 
     async def _deliver(self, batch: list[StreamRecord]) -> bool:
         """Settle a batch; False: the stop came first, and what is not settled stays after the position."""
         clock = self._shard.around.clock
         mapping = self._shard.mapping()
-        rules = RetryRules(mapping.retries_max, None, mapping.bisect_on_error)
+        members_bytes = self._frame_bytes() + len(tumbling.EMPTY_STATE) if self.tumbling.open else 0
+        rules = RetryRules(mapping.retries_max, None, mapping.bisect_on_error, members_bytes=members_bytes)
         delivery = Delivery(batch, rules)
         self.delivery = delivery
         while step := self._step(delivery, mapping):
             match step:
+                case Invoke(records) if self.tumbling.open is not None:
+                    is_going_on = await self._invoke_in_window(delivery, records, self.tumbling.open)
                 case Invoke():
                     is_going_on = await self._invoke(delivery)
                 case Wait(until):
-                    is_going_on = await self._wait(delivery, until)
+                    is_going_on = await self._wait(until)
                 case Reread(records):
                     is_going_on = await self._reread(delivery, records[-1])
                 case GiveUp():
                     is_going_on = await self._give_up(delivery, step)
-                case Done(last):
-                    self._settled(AfterSequence(last.sequence, last.arrived_at))
+                case Done(last, state):
+                    self._settled(AfterSequence(last.sequence, last.arrived_at), state)
                     is_going_on = True
             if not is_going_on:
                 return False
@@ -160,7 +231,59 @@ class Lane:
         self._shard.changed.notify()
         return True
 
-    def _step(self, delivery: Delivery, mapping: Mapping) -> Step | None:
+    async def _invoke_in_window(self, delivery: Delivery, records: Records, window: OpenWindow) -> bool:
+        """Offer records with the state; where both do not fit an event, the records are halved, or the window ends."""
+        fits = payload_bytes(records) + self._frame_bytes() + window.state_bytes <= PAYLOAD_BYTES_MAX
+        if tumbling.is_too_large(window) or (not fits and len(records) == 1):
+            return await self._close(End.EARLY, goes_on=True)
+        if not fits:
+            delivery.halve()
+            return True
+        return await self._invoke(delivery)
+
+    async def _close(self, end: End, *, goes_on: bool) -> bool:
+        """The final call of the open window, as often as it takes; False: the stop came first, and it stays open."""
+        shard = self._shard
+        mapping = shard.mapping()
+        assert self.tumbling.settled is not None
+        rules = RetryRules(mapping.retries_max, None, bisect=False)
+        call = FinalCall(self.tumbling.settled, rules, shard.around.clock.wall())
+        outcome = end.value
+        self._final = end
+        try:
+            while step := self._step(call, mapping):
+                match step:
+                    case Wait(until):
+                        is_going_on = await self._wait(until)
+                    case GiveUp():
+                        outcome = "given_up"
+                        is_going_on = await self._give_up(call, step)
+                    case _:
+                        is_going_on = await self._invoke(call)
+                if not is_going_on:
+                    return False
+        finally:
+            self._final = None
+        self.tumbling.closed(goes_on=goes_on)
+        self._count_state()
+        shard.observation.telemetry.window_closed(shard.id, outcome)
+        shard.moved()
+        shard.changed.notify()
+        return True
+
+    def _hollow_window(self) -> None:
+        """A large state of a lane that does nothing for now is not held: the bytes would be missing for reading."""
+        window = self.tumbling.open
+        if window is not None and len(window.state) > STATE_BYTES_KEPT and self._shard.hollow_window(self.tumbling):
+            self._count_state()
+
+    def _count_state(self) -> None:
+        """The state is part of what the process holds."""
+        size_bytes = len(self.tumbling.open.state) if self.tumbling.open is not None else 0
+        self._let_go(self._state_bytes - size_bytes)
+        self._state_bytes = size_bytes
+
+    def _step(self, delivery: Delivery | FinalCall, mapping: Mapping) -> Step | None:
         """Ask the rule; the stream's retention may have been changed meanwhile to save a blocked shard."""
         clock = self._shard.around.clock
         limits_s = (mapping.record_age_max_s, self._shard.retention_s)
@@ -171,10 +294,12 @@ class Lane:
         )  # fmt: skip
         return delivery.step(clock.now(), clock.wall())
 
-    async def _invoke(self, delivery: Delivery) -> bool:
+    async def _invoke(self, delivery: Delivery | FinalCall) -> bool:
         shard = self._shard
         clock = shard.around.clock
         if shard.stop.is_set and (delivery.is_failing or clock.now() >= shard.stop.deadline - LAST_START_S):
+            return False
+        if not await self._has_state():
             return False
         with shard.stop.interruptible() as waiting:
             await shard.gate.enter()
@@ -190,37 +315,65 @@ class Lane:
             shard.gate.leave()
         return True
 
-    async def _invoke_now(self, delivery: Delivery, step: Invoke) -> None:
+    async def _has_state(self) -> bool:
+        """Have the state of the open window at hand; False: the stop came first."""
+        window = self.tumbling.open
+        if window is None or not window.is_hollow:
+            return True
+        if not await self._shard.fill_window(self.tumbling):
+            return False
+        self._count_state()
+        return True
+
+    async def _invoke_now(self, delivery: Delivery | FinalCall, step: Invoke) -> None:
         shard = self._shard
         clock = shard.around.clock
-        shard.observation.telemetry.batch_aged(max(0.0, clock.wall() - step.records[-1].arrived_at))
+        if step.records:
+            shard.observation.telemetry.batch_aged(max(0.0, clock.wall() - step.records[-1].arrived_at))
         ids = [record.sequence for record in step.records]
+        mapping = shard.mapping()
+        members = self._members(mapping)
         began_at = clock.now()
-        outcome = await shard.invoker.invoke(shard.mapping(), step.records, ids, step.attempt, shard.id)
+        outcome = await shard.invoker.invoke(mapping, step.records, ids, step.attempt, shard.id, members=members)
         delivery.invoked(outcome, clock.now(), shard.around.jitter())
         if not delivery.is_failing:
             self.failing_since = None
         elif self.failing_since is None:
             self.failing_since = began_at
 
-    async def _wait(self, delivery: Delivery, until: Instant) -> bool:
+    def _members(self, mapping: Mapping) -> bytes:
+        """What the event carries beside its records; nothing outside of windows."""
+        window = self.tumbling.open
+        if window is None:
+            return b""
+        return tumbling.members(window, self._shard.id, str(mapping.source_arn), self._final)
+
+    async def _wait(self, until: Instant) -> bool:
         clock = self._shard.around.clock
-        if until - clock.now() > HOLDS_S and not delivery.is_hollow:
-            self._park(delivery)
+        holds = bool(self.window) if self.delivery is None else not self.delivery.is_hollow
+        if until - clock.now() > HOLDS_S:
+            if holds:
+                self._park()
+            self._hollow_window()
         with self._shard.stop.interruptible():
             await clock.sleep_until(until)
         return not self._shard.stop.is_set
 
-    async def _give_up(self, delivery: Delivery, step: GiveUp) -> bool:
+    async def _give_up(self, delivery: Delivery | FinalCall, step: GiveUp) -> bool:
         shard = self._shard
         if self.failing_since is None:
             self.failing_since = shard.around.clock.now()
-        park = None if delivery.is_hollow else partial(self._park, delivery)
-        if not await shard.notifier.give_up(shard.mapping(), shard.id, step, shard.stop, park):
+        mapping = shard.mapping()
+        if carries_payload(mapping) and not await self._has_state():
+            return False
+        members = self._members(mapping) if carries_payload(mapping) else b""
+        park = None if self.delivery is not None and self.delivery.is_hollow else self._park
+        if not await shard.notifier.give_up(mapping, shard.id, step, shard.stop, park, members):
             return not shard.stop.is_set
         delivery.given_up()
         self.failing_since = None
-        self._settled(AfterSequence(step.span.last_sequence, step.span.last_arrived_at))
+        if isinstance(delivery, Delivery):
+            self._settled(AfterSequence(step.span.last_sequence, step.span.last_arrived_at))
         return True
 
     async def _reread(self, delivery: Delivery, last: StreamRecord) -> bool:
@@ -246,7 +399,7 @@ class Lane:
             delivery.restore(self.window.take_while(lambda record: int(record.sequence) <= int(last.sequence)))
             self._held_bytes += before - self.window.size_bytes
         else:
-            self._park(delivery)
+            self._park()
         self._is_rereading = False
         return True
 
@@ -256,18 +409,24 @@ class Lane:
             return True
         return isinstance(reached, AfterSequence) and int(reached.sequence) >= int(last.sequence)
 
-    def _park(self, delivery: Delivery) -> None:
+    def _park(self) -> None:
         """Give all bytes back; the records are read again from the lane's position when they are due."""
-        delivery.hollow()
+        if self.delivery is not None:
+            self.delivery.hollow()
         if self.feed is not None:
             self.feed.leave(self)
         self.is_fed_out = False
         self.skip_to = -1
+        self._tip = Tip()
         self._let_go(self._held_bytes + self.window.clear())
         self._held_bytes = 0
         self._shard.progress.dropped(self.index)
 
-    def _settled(self, last: AfterSequence) -> None:
+    def _settled(self, last: AfterSequence, state: bytes | None = None) -> None:
+        """Position and state of the window move in one step: whoever stores them in between sees both or neither."""
+        if self.tumbling.open is not None:
+            self.tumbling.took(last, state)
+            self._count_state()
         if self.delivery is not None and self.delivery.is_hollow:
             self._skip_through(int(last.sequence))
         self._shard.progress.settled(self.index, last)

@@ -1,5 +1,5 @@
-"""Leases of one stream mapping: who reads a shard, and how far it is. Every write is conditional, so a position can
-only be stored by the newest claim's owner.
+"""Leases of one stream mapping: who reads a shard, and how far it is. Every write is conditional, so a position, and
+the tumbling window that belongs to it, can only be stored by the newest claim's owner.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,11 @@ from esm.model.lease import Lease
 from esm.model.mapping import Mapping
 from esm.model.position import Position, Shard
 from esm.model.stored import Key
+from esm.model.window import OpenWindow, StoredState
 from esm.rules import starting, stored
 from esm.rules.starting import Start
 from esm.runtime.surroundings import Surroundings
+from esm.runtime.window_states import WindowStates
 
 START_ITEM = "!start"
 """Item that holds the pinned beginning; sorts before every shard id."""
@@ -21,18 +23,45 @@ START_ITEM = "!start"
 class ShardLease:
     """A claimed shard. Each save names the version before it: a stale owner gets LeaseLost."""
 
-    def __init__(self, around: Surroundings, lease: Lease, version: int) -> None:
+    def __init__(
+        self, around: Surroundings, lease: Lease, version: int, states: WindowStates, window: OpenWindow | None
+    ) -> None:
         self._around = around
         self._version = version
+        self._states = states
         self.lease = lease
+        self.window = window
+        """The open tumbling window as it is stored; replaced, never changed."""
 
     async def save(
-        self, positions: Sequence[Position], *, is_finished: bool = False, factor: int | None = None
-    ) -> None:
-        """Store positions. Raises: LeaseLost, Unavailable."""
-        await self._put(
-            replace(self.lease, positions=tuple(positions), is_finished=is_finished, factor=factor or self.lease.factor)
-        )
+        self, positions: Sequence[Position], window: OpenWindow | None = None, *,
+        is_finished: bool = False, factor: int | None = None,
+    ) -> None:  # fmt: skip
+        """Store positions, and the window that belongs to them, in one write. Raises: LeaseLost, Unavailable."""
+        pointer = await self._pointer(window)
+        lease = replace(
+            self.lease, positions=tuple(positions), window=pointer, is_finished=is_finished,
+            factor=factor or self.lease.factor,
+        )  # fmt: skip
+        await self._put(lease)
+        self.window = window
+        await self._states.remove_others(pointer)
+
+    async def state(self) -> bytes:
+        """The state of the stored window. Raises: Unavailable, StoreTooNew, OperatorNeeded (a part is missing)."""
+        assert self.lease.window is not None
+        return (await self._states.read(self.lease.window)).state
+
+    async def _pointer(self, window: OpenWindow | None) -> StoredState | None:
+        """Where the state stands: written now, unless it is the one that is stored already."""
+        if window is None or window is self.window:
+            return None if window is None else self.lease.window
+        before = self.lease.window
+        if window.is_hollow and before is not None and window.last is not None:
+            return replace(before, last=window.last)
+        if before is None or self.window is None or self.window.state != window.state or window.last is None:
+            return await self._states.write(window, before)
+        return replace(before, start_s=window.start_s, end_s=window.end_s, last=window.last)
 
     async def release(self) -> None:
         """Let another worker claim the shard at once. Raises: LeaseLost, Unavailable."""
@@ -109,17 +138,31 @@ class Leases:
                 version = await self._around.store.put(key, stored.encode_lease(lease), item.version if item else None)
             except Conflict:
                 continue
-            return ShardLease(self._around, lease, version)
+            return await self._with_window(lease, version)
 
     async def forget(self, shard_id: str) -> None:
         """Remove the lease of a finished shard that the source has forgotten. Raises: Unavailable."""
         key = Key("lease", self._uuid, shard_id)
         item = await self._around.store.get(key)
         if item is not None and stored.decode_lease(item.value).is_finished:
+            await self._without_states(stored.decode_lease(item.value))
             try:
                 await self._around.store.delete(key, item.version)
             except Conflict:
                 return
+
+    async def _with_window(self, lease: Lease, version: int) -> ShardLease:
+        """The state is read after the claim: from then on no earlier owner can put another in its place."""
+        states = WindowStates(self._around, lease)
+        window = None if lease.window is None else await states.read(lease.window)
+        await states.find()
+        await states.remove_others(lease.window)
+        return ShardLease(self._around, lease, version, states, window)
+
+    async def _without_states(self, lease: Lease) -> None:
+        states = WindowStates(self._around, lease)
+        await states.find()
+        await states.remove_others(None)
 
     def _claimed(self, shard: Shard, before: Lease | None) -> Lease:
         generation = before.generation + 1 if before else 1

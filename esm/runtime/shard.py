@@ -12,13 +12,15 @@ from esm.model.mapping import Mapping
 from esm.model.position import AfterSequence, Position, Shard
 from esm.model.record import ChildShard, Read
 from esm.model.view import ShardView
+from esm.model.window import OpenWindow
 from esm.ports import StreamSource
 from esm.rules.progress import Progress, lowest
+from esm.rules.tumbling import Tumbling
 from esm.runtime.feed import Feed, Pace
 from esm.runtime.gate import Gate
 from esm.runtime.giving_up import Notifier
 from esm.runtime.invoker import Invoker
-from esm.runtime.knowing import pause_after
+from esm.runtime.knowing import known, pause_after
 from esm.runtime.lane import Lane
 from esm.runtime.leasing import ShardLease
 from esm.runtime.observation import Observation
@@ -60,7 +62,7 @@ class ShardRunner:
         self.id = lease.lease.shard
         self.pace = Pace(source.reads_per_s_busy, source.reads_per_s_idle)
         self.progress = Progress(lease.lease.positions)
-        self.lanes = [Lane(self, index, _sequence(p)) for index, p in enumerate(lease.lease.positions)]
+        self.lanes = [Lane(self, index, _sequence(p), lease.window) for index, p in enumerate(lease.lease.positions)]
         self.feeds: set[Feed] = set()
         self.changed = Signal()
         self.is_converting = False
@@ -105,9 +107,36 @@ class ShardRunner:
 
     def moved(self) -> None:
         """A position may have changed."""
-        if self._unsaved_since is None and self.progress.positions() != self._lease.lease.positions:
+        if self._unsaved_since is None and not self._is_stored(self.progress.positions(), self._window):
             self._unsaved_since = self.around.clock.now()
             self._to_save.notify()
+
+    @property
+    def _window(self) -> OpenWindow | None:
+        """The tumbling window that belongs to the positions of this moment."""
+        return self.lanes[0].tumbling.settled
+
+    def _is_stored(self, positions: tuple[Position, ...], window: OpenWindow | None) -> bool:
+        return positions == self._lease.lease.positions and window is self._lease.window
+
+    def hollow_window(self, tumbling: Tumbling) -> bool:
+        """Give the state of the open window back if it stands in the store, and no write is on its way."""
+        if self._unsaved_since is not None or self._lease.window is not tumbling.open:
+            return False
+        tumbling.hollow()
+        self._lease.window = tumbling.open
+        return True
+
+    async def fill_window(self, tumbling: Tumbling) -> bool:
+        """Read the state of the open window again; False: the stop came first."""
+        state = await known(self.around, self.stop, self.observation, "store", self._lease.state)
+        if state is None:
+            return False
+        is_stored = self._lease.window is tumbling.open
+        tumbling.filled(state)
+        if is_stored:
+            self._lease.window = tumbling.open
+        return True
 
     def view(self) -> ShardView:
         """What status and metrics show of the shard."""
@@ -142,24 +171,26 @@ class ShardRunner:
         """Store the positions, however often it takes."""
         failures = 0
         while True:
-            positions = self.progress.positions()
+            positions, window = self.progress.positions(), self._window
             if factor is not None:
                 positions = positions[:1] * factor
             began_at = self.around.clock.now()
             try:
-                await self._lease.save(positions, is_finished=is_finished, factor=factor)
+                await self._lease.save(positions, window, is_finished=is_finished, factor=factor)
             except Unavailable as error:
                 self.around.telemetry.store_failed("save", str(error))
                 failures = await pause_after(self.around, Stop(), error, failures)
                 continue
-            is_current = self.progress.positions() == positions or factor is not None
+            is_current = factor is not None or self._is_stored(self.progress.positions(), self._window)
             self._unsaved_since = None if is_current else began_at
+            if window is not None:
+                self._wake_lanes()
             return
 
     async def _leave(self) -> bool:
         """The last save: it ends within the grace period, or what was taken is delivered again."""
         is_finished = all(lane.has_finished for lane in self.lanes)
-        factor = self.mapping().parallelization_factor if self._has_converted and not is_finished else None
+        factor = self.mapping().lanes if self._has_converted and not is_finished else None
         with anyio.move_on_after(LAST_SAVE_S, shield=True):
             await self._save(is_finished=is_finished, factor=factor)
             if self.stop.is_set and not is_finished:
@@ -176,9 +207,10 @@ class ShardRunner:
     async def _convert_forever(self) -> None:
         """Take over a changed ParallelizationFactor at a moment when nothing is open: all positions are one then."""
         while True:
-            while self.mapping().parallelization_factor == len(self.lanes):
+            while self.mapping().lanes == len(self.lanes):
                 await self.changed.wait_until(self.around.clock, Instant(self.around.clock.now() + 1))
             self.is_converting = True
+            self._wake_lanes()
             with anyio.move_on_after(CONVERT_FOR_S):
                 while not self._is_quiet() and not any(lane.failing_since is not None for lane in self.lanes):
                     await self.changed.wait_until(self.around.clock, Instant(self.around.clock.now() + 0.1))
@@ -188,12 +220,16 @@ class ShardRunner:
                     return
             self.is_converting = False
             self.changed.notify()
-            for lane in self.lanes:
-                lane.changed.notify()
+            self._wake_lanes()
             await anyio.sleep(CONVERT_EVERY_S)
 
+    def _wake_lanes(self) -> None:
+        for lane in self.lanes:
+            lane.changed.notify()
+
     def _is_quiet(self) -> bool:
-        return all(lane.is_idle for lane in self.lanes) and len(set(self.progress.positions())) == 1
+        is_idle = all(lane.is_idle and lane.tumbling.open is None for lane in self.lanes)
+        return is_idle and len(set(self.progress.positions())) == 1
 
     def end_early(self) -> None:
         """End feeds and idle lanes, so that the shard starts anew with other lanes."""

@@ -75,6 +75,7 @@ class StreamRunner:
         if mapping.invocation_type is not self.mapping.invocation_type:
             return False
         self.mapping = mapping
+        self._warn()
         return True
 
     async def run(self) -> None:
@@ -86,9 +87,10 @@ class StreamRunner:
         if facts is None:
             return
         self._facts = facts
+        self._warn()
         if await self._known("function", self._target.facts) is None:
             return
-        leases = Leases(self._around, self.mapping, facts.identity, self.mapping.parallelization_factor)
+        leases = Leases(self._around, self.mapping, facts.identity, self.mapping.lanes)
         if await self._known("store", lambda: self._begin(leases)) is None:
             return
         self._observation.state = State.ENABLED
@@ -101,6 +103,14 @@ class StreamRunner:
                     return
                 with self.stop.interruptible():
                     await self._wake.wait_until(self._around.clock, self._list_again_at())
+
+    def _warn(self) -> None:
+        """Windows go before parallelism. Source: lambda.md 11.8."""
+        if self.mapping.lanes != self.mapping.parallelization_factor:
+            self._observation.telemetry.warned(
+                "TumblingWindowInSeconds is set: ParallelizationFactor is taken as 1",
+                parallelization_factor=self.mapping.parallelization_factor,
+            )
 
     def _concurrency(self) -> int:
         bound = self._target.concurrency

@@ -14,11 +14,15 @@ from esm.model.mapping import State
 from esm.model.position import AfterSequence, AtTimestamp, Position, TrimHorizon
 from esm.model.stored import VALUE_BYTES_MAX
 from esm.model.view import MappingView, ShardView
+from esm.model.window import StoredState
 from esm.rules.stored import (
+    STATE_PART_BYTES,
     StatusPart,
     decode_lease,
+    decode_state,
     decode_status,
     encode_lease,
+    encode_state,
     encode_status,
     merged_status,
 )
@@ -30,6 +34,11 @@ POSITIONS: st.SearchStrategy[Position] = st.one_of(
 )
 UNKNOWN = st.dictionaries(
     TEXT.map(lambda name: f"x-{name}"), st.one_of(st.integers(-9, 9), TEXT, st.none()), max_size=3
+)
+
+COUNTS = st.integers(0, 2**60)
+WINDOWS = st.builds(
+    StoredState, COUNTS, COUNTS, st.builds(AfterSequence, TEXT, TIMES), COUNTS, COUNTS, COUNTS, COUNTS, UNKNOWN
 )
 
 
@@ -47,6 +56,7 @@ def leases(draw: st.DrawFn) -> Lease:
         parents=tuple(draw(st.lists(TEXT, max_size=2))),
         is_finished=draw(st.booleans()),
         extra=draw(UNKNOWN),
+        window=draw(st.none() | WINDOWS),
     )
 
 
@@ -86,6 +96,37 @@ def test_a_lease_is_stored_in_this_shape() -> None:
     }  # fmt: skip
 
 
+def test_an_open_window_is_stored_in_this_shape_and_a_lease_without_one_as_before() -> None:
+    window = StoredState(60, 120, AfterSequence("49", UnixTime(7.25)), 3, 8, 2, 300_000, {"later": 1})
+    document = json.loads(encode_lease(replace(lease(), window=window)))
+    assert document["window"] == {
+        "start": 60, "end": 120, "last": {"after": "49", "arrived_at": 7.25}, "generation": 3, "number": 8, "parts": 2,
+        "size_bytes": 300_000, "later": 1,
+    }  # fmt: skip
+    assert "window" not in json.loads(encode_lease(lease()))
+
+
+@given(st.binary(max_size=300), st.integers(0, 3 * STATE_PART_BYTES // 256))
+def test_a_state_of_any_size_fits_its_parts_and_comes_back_whole(tail: bytes, blocks: int) -> None:
+    state = bytes(256) * blocks + tail
+    values = encode_state(state)
+    assert all(len(value) <= VALUE_BYTES_MAX for value in values)
+    window = StoredState(0, 60, AfterSequence("1", UnixTime(1)), 1, 1, len(values), len(state))
+    assert decode_state(values, window) == state
+    with pytest.raises(OperatorNeeded, match="window state is not readable"):
+        decode_state(values[:-1], window if state else replace(window, size_bytes=1))
+
+
+def test_a_state_that_is_not_the_one_pointed_to_is_an_operators_matter() -> None:
+    window = StoredState(0, 60, AfterSequence("1", UnixTime(1)), 1, 1, 2, STATE_PART_BYTES + 1)
+    first, second = encode_state(bytes(STATE_PART_BYTES + 1))
+    for values in ([second, first], [first, b'{"format":1}'], [first, b"nonsense"]):
+        with pytest.raises(OperatorNeeded, match="window state is not readable"):
+            decode_state(values, window)
+    with pytest.raises(StoreTooNew, match="stored window state has format 2"):
+        decode_state([b'{"format":2}'], window)
+
+
 def test_an_unknown_attribute_never_replaces_a_known_one() -> None:
     stored = Lease("uuid", "shard-1", "s", "worker", 3, 1, (TrimHorizon(),), extra={"owner": "thief", "format": 7})
     assert decode_lease(encode_lease(stored)).owner == "worker"
@@ -111,6 +152,19 @@ def test_a_newer_format_stops_with_what_to_do() -> None:
         {"positions": [{"at": "somewhere"}]},
         {"positions": [{"after": 49, "arrived_at": 7}]},
         {"generation": None},
+        {"window": None},
+        {"window": {"start": 0}},
+        {
+            "window": {
+                "start": 0,
+                "end": 1,
+                "last": {"at": "trim_horizon"},
+                "generation": 1,
+                "number": 1,
+                "parts": 1,
+                "size_bytes": 2,
+            }
+        },
     ],
 )
 def test_a_lease_that_is_not_one_is_an_operators_matter(change: dict[str, object]) -> None:

@@ -19,6 +19,7 @@ from esm.model.notice import Condition
 from esm.model.position import AfterSequence
 from esm.rules import stored
 from esm.runtime.stream import StreamRunner
+from esm.runtime.surroundings import Surroundings
 from tests.simulation.world import (
     WALL_AT_START,
     FakeDestination,
@@ -51,9 +52,7 @@ class Play:
         around = world.around()
         self.target.busy.clear()
         self.target.in_flight = 0
-        observation = world.observation(self.mapping, around)
-        destination = FakeDestination(world) if self.mapping.on_failure else None
-        runner = self.runner = StreamRunner(around, self.mapping, self.stream, self.target, destination, observation)
+        runner = self.runner = self.new_runner(around)
         async with anyio.create_task_group() as tasks:
 
             async def run() -> None:
@@ -70,6 +69,12 @@ class Play:
         assert around.budget.used_bytes == 0
         assert self.target.in_flight == 0
 
+    def new_runner(self, around: Surroundings) -> StreamRunner:
+        """What a worker runs."""
+        observation = self.world.observation(self.mapping, around)
+        destination = FakeDestination(self.world) if self.mapping.on_failure else None
+        return StreamRunner(around, self.mapping, self.stream, self.target, destination, observation)
+
     def settled(self) -> set[int]:
         """Ids that were taken, or stand in a notice."""
         spans: set[int] = set()
@@ -84,6 +89,7 @@ class Play:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.work)
             with anyio.move_on_after(timeout_s):
+                await anyio.sleep(1)
                 while len(self.settled()) < len(self.stream.written) or self.lag():  # noqa: ASYNC110 - virtual
                     await anyio.sleep(5)
             missing = {one.id for one in self.stream.written} - self.settled()

@@ -93,17 +93,19 @@ class World:
         self.notices: list[Notice] = []
         self.poison: set[int] = set()
         self.broken_until = 0.0
+        self.destination_broken_until = 0.0
         self.may_cancel_receives = False
         """A crash cancels what a stop must not."""
         self.clock = Clock()
         self.store = FakeStore(self)
-        self.budget = ByteBudget(64 * 1024 * 1024)
+        self.buffer_bytes = 64 * 1024 * 1024
+        self.budget = ByteBudget(self.buffer_bytes)
         self.telemetry = Telemetry(CollectorRegistry())
         self._ids = 0
 
     def around(self) -> Surroundings:
         """What a fresh worker gets: the store and the world go on, memory does not."""
-        self.budget = ByteBudget(64 * 1024 * 1024)
+        self.budget = ByteBudget(self.buffer_bytes)
         return Surroundings(
             clock=self.clock, telemetry=Telemetry(CollectorRegistry()), store=self.store, budget=self.budget,
             jitter=self.random.random, new_id=self.new_id, worker="w", sqs_wait_s=5,
@@ -146,6 +148,7 @@ class FakeStore:
         await self._reach()
         version = await self.inner.put(key, value, expected_version)
         self.history[key].append(value)
+        await self._world.takes_time(0.01)
         return version
 
     async def delete(self, key: Key, expected_version: int) -> None:
@@ -176,6 +179,8 @@ class FakeStream:
         self.announces = world.random.random() < 0.5
         self.is_missing = False
         self.trimmed_before = 0.0
+        self.pad_bytes: list[int] = []
+        """Sizes of the first records; the others are small."""
         for _ in range(shards):
             self._add(())
 
@@ -197,6 +202,10 @@ class FakeStream:
             child = self._add((left, right))
             self._close(left, [child])
             self._close(right, [child])
+
+    def forget(self, identity: str) -> None:
+        """A shard whose records have all expired leaves the listing."""
+        del self.shards_by_id[identity]
 
     async def facts(self) -> StreamFacts:
         await self._reach()
@@ -282,7 +291,7 @@ class FakeReader:
         count = min(limit, world.random.randint(1, 40))
         found = self._shard.records[self._next : self._next + count]
         self._next += len(found)
-        records = [stream_record(one) for one in found if one.arrived_at >= oldest]
+        records = [stream_record(one, self._pad_bytes(one)) for one in found if one.arrived_at >= oldest]
         has_ended = self._shard.is_closed and self._next >= len(self._shard.records)
         children = ()
         if has_ended and self._stream.announces:
@@ -290,6 +299,10 @@ class FakeReader:
             children = tuple(ChildShard(child, by_id[child].parents) for child in self._shard.children)
         behind_s = 0.0 if self._next >= len(self._shard.records) else 1.0
         return Read(records, sum(len(record.event) for record in records), behind_s, has_ended, children)
+
+    def _pad_bytes(self, one: Written) -> int:
+        sizes = self._stream.pad_bytes
+        return sizes[one.id] if one.id < len(sizes) else 50
 
     def _index(self, position: Position) -> int:
         match position:
@@ -301,8 +314,8 @@ class FakeReader:
                 return 0
 
 
-def stream_record(one: Written) -> StreamRecord:
-    event = json.dumps({"id": one.id, "key": one.key, "pad": "x" * 50}).encode()
+def stream_record(one: Written, pad_bytes: int = 50) -> StreamRecord:
+    event = json.dumps({"id": one.id, "key": one.key, "pad": "x" * pad_bytes}).encode()
     return StreamRecord(event, str(one.sequence), hash_of(one.key), UnixTime(one.arrived_at))
 
 
@@ -364,7 +377,7 @@ class FakeTarget:
             Throttled(request_id), Unreachable(request_id, "reset"), Misconfigured(request_id, "KMS"),
             Refused(request_id, "413"),
         ):  # fmt: skip
-            if isinstance(ending, Refused) and len(records) == 1:
+            if isinstance(ending, Refused) and len(records) <= 1:
                 continue
             if world.fails(0.03):
                 return ending, set()
@@ -381,7 +394,7 @@ class FakeDestination:
 
     async def send(self, notice: Notice, document: bytes) -> None:
         await self._world.takes_time()
-        if self._world.fails(0.2):
+        if self._world.fails(0.2) or anyio.current_time() < self._world.destination_broken_until:
             raise Unavailable("destination")
         assert document.startswith(notices.document(notice)[:-1])
         self._world.notices.append(notice)
