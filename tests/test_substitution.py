@@ -120,7 +120,7 @@ def around(place: tuple[str | int, ...], document: Any) -> Any:
         case ("functions", str(key), *_):
             return {**document, "functions": {key: document["functions"][key]}, "mappings": []}
         case ("mappings", int(index), *_):
-            functions = {name: WHOLE["functions"]["a"] for name in WHOLE["functions"]}
+            functions = dict.fromkeys(WHOLE["functions"], WHOLE["functions"]["a"])
             return {**document, "functions": functions, "mappings": [document["mappings"][index]]}
         case _:
             return document

@@ -1,6 +1,5 @@
 """The JSON schema for editors: it takes what validation takes, and knows every name."""
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from esm.rules.parameters import PARAMETERS
 from esm.rules.shapes import Flag, Items, Members, Moment, Names, Shape, Text, Whole, Words
 from tests.config.test_pasting import LISTED, RESOURCE
 from tests.config.written import load, with_mapping, written
-from tests.test_substitution import PLACES, WHOLE, anything, changed
+from tests.test_substitution import PLACES, WHOLE, anything, around, changed
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted([*ROOT.glob("config/*.yaml"), ROOT / "deploy" / "compose" / "esm.yaml"])
@@ -110,7 +109,7 @@ def test_the_schema_of_a_parameter_takes_a_value_if_and_only_if_its_range_does(p
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
 @given(place=st.sampled_from(PLACES), value=anything)
 def test_what_is_taken_follows_the_schema(tmp_path: Path, place: Any, value: Any) -> None:
-    document = changed(place, copy.deepcopy(value))
+    document = around(place, changed(place, value))
     text = yaml.safe_dump(document)
     try:
         load(written(tmp_path, text), PRESENT="x")
