@@ -12,10 +12,11 @@ import anyio
 from prometheus_client import CollectorRegistry
 from rich.console import Console
 
-from esm import __version__, daemon, inspection, status
+from esm import __version__, daemon, filtering, inspection, status
 from esm.config import Configuration
 from esm.config.schema import schema
 from esm.errors import ConfigurationRefused, EsmError
+from esm.model.arn import SourceKind
 from esm.settings import Settings, load_settings
 from esm.stores import open_store
 from esm.telemetry import Telemetry, set_up_logging
@@ -61,6 +62,13 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--watch", action="store_true", help="show it again every two seconds until Ctrl-C")
     for_editors = commands.add_parser("schema", help="print the JSON schema of a configuration file, for editors")
     for_editors.set_defaults(run=_schema)
+    sift = commands.add_parser("filter", help="try a filter pattern on an event", description=filtering.__doc__)
+    sift.add_argument("--pattern", required=True, action="append", help="JSON, or @FILE; again: any of them")
+    sift.add_argument("--event", required=True, metavar="FILE", help="an event, a record, or the data of one")
+    sift.add_argument(
+        "--source", choices=[kind.value for kind in SourceKind], help="whose, where the file does not say"
+    )
+    sift.set_defaults(run=_filter)
     demo = commands.add_parser("demo", help="the whole thing on an embedded local AWS")
     demo.add_argument("--seconds", type=float, help="end by itself after this time; exit status 1 if a record is lost")
     demo.set_defaults(run=_demo)
@@ -111,6 +119,13 @@ def _status(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 def _schema(_: argparse.Namespace, __: Mapping[str, str]) -> int:
     print(json.dumps(schema(), indent=2))
     return 0
+
+
+def _filter(arguments: argparse.Namespace, _: Mapping[str, str]) -> int:
+    results = filtering.tried(arguments.pattern, arguments.event, arguments.source)
+    for index, matches in enumerate(results):
+        print(f"Records[{index}]: {'match' if matches else 'no match'}")
+    return 0 if all(results) else 1
 
 
 def _demo(arguments: argparse.Namespace, _: Mapping[str, str]) -> int:

@@ -78,6 +78,7 @@ class Telemetry:
         """Declare every metric in `registry`; `per_shard` adds the label `shard` to the gauges of streams."""
         self.registry = registry
         self.polled = _counter(registry, "esm_polled_events", "Records and messages read from the source")
+        self.filtered_out = _counter(registry, "esm_filtered_out_events", "Records read that no filter pattern matches")
         self.invoked = _counter(registry, "esm_invoked_events", "Records sent to the function, again at each retry")
         self.failed = _counter(registry, "esm_failed_invoke_events", "Records whose invocation failed")
         self.deleted = _counter(registry, "esm_deleted_events", "Messages deleted from the queue after success")
@@ -179,7 +180,7 @@ class MappingTelemetry:
     def _plain(self) -> tuple[Counter | Histogram, ...]:
         t = self._telemetry
         return (
-            t.polled, t.invoked, t.failed, t.deleted, t.delivered, t.destination_errors, t.poll_errors,
+            t.polled, t.filtered_out, t.invoked, t.failed, t.deleted, t.delivered, t.destination_errors, t.poll_errors,
             t.position_lost, t.restarts, t.duration, t.batch_size, t.iterator_age,
         )  # fmt: skip
 
@@ -218,6 +219,10 @@ class MappingTelemetry:
     def polled(self, count: int) -> None:
         """A read ended; 0 is an empty one."""
         self._telemetry.polled.labels(**self._labels).inc(count)
+
+    def filtered_out(self, count: int) -> None:
+        """Records of a read did not match the filter: they are passed over, or deleted from the queue."""
+        self._telemetry.filtered_out.labels(**self._labels).inc(count)
 
     def poll_failed(self, shard: str | None, error: str) -> None:
         """A read failed and is tried again."""

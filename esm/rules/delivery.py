@@ -184,6 +184,13 @@ class Delivery:
         self.is_hollow = True
         return freed
 
+    @property
+    def lacking(self) -> frozenset[str]:
+        """The sequence numbers of the records whose payloads were handed back; `restore` takes no others."""
+        if not self.is_hollow:
+            return frozenset()
+        return frozenset([record.sequence for piece in self._pieces for record in piece.records])
+
     def restore(self, records: Sequence[StreamRecord]) -> None:
         """Take the payloads again; records that the source no longer has are given up for their age."""
         found = {record.sequence: record for record in records}

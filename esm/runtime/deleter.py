@@ -1,6 +1,9 @@
 """Deleter: messages that were taken leave the queue, in calls of ten, from whichever receivers they come."""
 
+from collections.abc import Sequence
+
 import anyio
+import msgspec
 
 from esm.errors import EsmError
 from esm.model.clocks import Instant
@@ -8,7 +11,7 @@ from esm.model.record import Message
 from esm.ports import QueueSource
 from esm.rules.backoff import pause_s
 from esm.runtime.observation import Observation
-from esm.runtime.surroundings import Surroundings
+from esm.runtime.surroundings import Signal, Surroundings
 
 CALL_SIZE = 10
 """Entries of one DeleteMessageBatch. Source: lambda.md 2.6."""
@@ -20,11 +23,16 @@ TRIES_MIN = 3
 """Tries before a message is given up whose visibility has ended."""
 
 
+DISCARDS_MAX = 200
+"""Messages that nobody took and that are on their way out of the queue; more of them wait with their receiver."""
+
+
 class _Request:
     """Messages of one receiver, and whether they are all settled."""
 
-    def __init__(self, messages: tuple[Message, ...]) -> None:
+    def __init__(self, messages: Sequence[Message], *, were_taken: bool) -> None:
         self.open = len(messages)
+        self.were_taken = were_taken
         self.done = anyio.Event()
 
 
@@ -38,6 +46,8 @@ class Deleter:
         self._waiting: list[tuple[Message, _Request]] = []
         self._calls: anyio.abc.TaskGroup | None = None
         self._is_collecting = False
+        self._discards = 0
+        self._discarded = Signal()
 
     async def run(self) -> None:
         """Serve `delete` until cancelled."""
@@ -47,7 +57,30 @@ class Deleter:
 
     async def delete(self, messages: tuple[Message, ...]) -> None:
         """Return once each message is deleted, or has been given up: then the queue delivers it again."""
-        request = _Request(messages)
+        await self._delete(_Request(messages, were_taken=True), messages)
+
+    async def discard(self, messages: Sequence[Message]) -> None:
+        """Delete messages that no filter pattern matches, in the background; returns once few enough are on their way.
+
+        Only what identifies them is kept meanwhile.
+        """
+        while self._discards >= DISCARDS_MAX:
+            await self._discarded.wait()
+        assert self._calls is not None
+        self._discards += len(messages)
+        self._calls.start_soon(self._discard, [msgspec.structs.replace(message, event=b"") for message in messages])
+
+    async def wait_discarded(self) -> None:
+        """Return when nothing that was discarded is on its way any more."""
+        while self._discards:
+            await self._discarded.wait()
+
+    async def _discard(self, messages: Sequence[Message]) -> None:
+        await self._delete(_Request(messages, were_taken=False), messages)
+        self._discards -= len(messages)
+        self._discarded.notify()
+
+    async def _delete(self, request: _Request, messages: Sequence[Message]) -> None:
         self._waiting.extend((message, request) for message in messages)
         assert self._calls is not None
         while len(self._waiting) >= CALL_SIZE:
@@ -74,7 +107,9 @@ class Deleter:
         while left:
             tries += 1
             failed = await self._try([message for message, _ in left])
-            self._observation.telemetry.deleted(len(left) - len(failed))
+            not_deleted = {id(message) for message in failed}
+            deleted = [request for message, request in left if id(message) not in not_deleted]
+            self._observation.telemetry.deleted(sum([request.were_taken for request in deleted]))
             worth = [message for message in failed if self._is_worth_a_try(message, tries)]
             if len(worth) < len(failed):
                 self._observation.telemetry.delete_given_up(len(failed) - len(worth))

@@ -99,14 +99,22 @@ class Feed:
                 await shard.pace.wait(around.clock)
                 reserved = await around.budget.reserve(shard.source.read_bytes_max)
                 read = await reader.read(READ_LIMIT)
-                kept = self._spread(read)
+                kept = self._spread(read, await self._sifted(read.records))
                 return read
         finally:
             around.budget.release(reserved - kept)
         return None
 
-    def _spread(self, read: Read) -> int:
-        """Give each lane its records; returns the bytes that lanes hold now."""
+    async def _sifted(self, records: list[StreamRecord]) -> list[StreamRecord]:
+        """The records that the filter lets through, and those that a lane began to deliver when another one did."""
+        begun = frozenset[str]().union(*[lane.begun for lane in self.lanes])
+        kept, _ = await self._shard.sieve.sift(
+            self._shard.mapping(), records, lambda record: record.sequence in begun
+        )  # fmt: skip
+        return kept
+
+    def _spread(self, read: Read, records: list[StreamRecord]) -> int:
+        """Give each lane its part of the records that were kept; returns the bytes that lanes hold now."""
         shard = self._shard
         shard.observation.telemetry.polled(len(read.records))
         shard.has_read(read)
@@ -117,11 +125,11 @@ class Feed:
             return 0
         now = shard.around.clock.now()
         kept = 0
-        for lane, records in self._sorted(read.records):
+        for lane, chosen in self._sorted(records):
             before = lane.window.size_bytes
-            lane.window.add(records, now)
+            lane.window.add(chosen, now)
             kept += lane.window.size_bytes - before
-            shard.progress.opened(lane.index, records[-1].sequence)
+            shard.progress.opened(lane.index, chosen[-1].sequence)
         last = read.records[-1]
         before_position, self.position = self.position, AfterSequence(last.sequence, last.arrived_at)
         for lane in self.lanes:

@@ -67,6 +67,11 @@ class Lane:
         head = (self.delivery and self.delivery.head) or self.window.first
         return head.arrived_at if head else None
 
+    @property
+    def begun(self) -> frozenset[str]:
+        """Sequence numbers of a batch whose payloads were given back: they are delivered whatever filters say now."""
+        return self.delivery.lacking if self.delivery is not None else frozenset()
+
     def has_taken(self, record: StreamRecord) -> bool:
         """Whether the record was taken before this feed came by; cheap once the feed is past that place."""
         if self.skip_to < 0:

@@ -25,6 +25,7 @@ from esm.runtime.gate import Gate
 from esm.runtime.invoker import Invoker
 from esm.runtime.knowing import known, pause_after, report
 from esm.runtime.observation import Observation
+from esm.runtime.sieve import Sieve
 from esm.runtime.surroundings import Signal, Stop, Surroundings
 
 RECEIVERS = 5
@@ -62,6 +63,7 @@ class QueueRunner:
         self._gate = Gate(Pressure(self._concurrency(mapping)))
         self._invoker = Invoker(around, target, self._gate, observation)
         self._deleter = Deleter(around, source, observation)
+        self._sieve = Sieve(observation.telemetry)
         self._receiving = 0
         self._is_quiet = False
         self._timeout_s = 0
@@ -94,6 +96,8 @@ class QueueRunner:
             async with anyio.create_task_group() as receivers:
                 for number in range(RECEIVERS):
                     receivers.start_soon(self._receive_forever, number)
+            with anyio.move_on_after(max(0.0, self.stop.deadline - LAST_START_S - self._around.clock.now())):
+                await self._deleter.wait_discarded()
             background.cancel_scope.cancel()
 
     def _concurrency(self, mapping: Mapping) -> int:
@@ -203,15 +207,19 @@ class QueueRunner:
         size = 0
         self._receiving += 1
         try:
-            messages = await self._source.receive(count, max(0, wait_s))
+            received = await self._source.receive(count, max(0, wait_s))
+            self._is_quiet = not received
+            messages, unwanted = await self._sieve.sift(self.mapping, received)
             size = sum([len(message.event) for message in messages])
-            self._is_quiet = not messages
         finally:
             self._receiving -= 1
             self._received.notify()
             budget.release(reserved - size)
-        self._observation.telemetry.polled(len(messages))
+        self._observation.telemetry.polled(len(received))
         self._observation.mended("source")
+        if unwanted:
+            with self.stop.interruptible():
+                await self._deleter.discard(unwanted)
         return messages, size
 
     async def _settle(self, batch: list[Message]) -> None:

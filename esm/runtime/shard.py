@@ -22,6 +22,7 @@ from esm.runtime.knowing import pause_after
 from esm.runtime.lane import Lane
 from esm.runtime.leasing import ShardLease
 from esm.runtime.observation import Observation
+from esm.runtime.sieve import Sieve
 from esm.runtime.surroundings import Signal, Stop, Surroundings
 
 CONVERT_EVERY_S = 30.0
@@ -53,6 +54,7 @@ class ShardRunner:
         self.notifier = notifier
         self.observation = observation
         self.stop = stop
+        self.sieve = Sieve(observation.telemetry)
         self._retention = retention
         self.announce = announce
         self.id = lease.lease.shard

@@ -3,13 +3,13 @@
 Source: lambda.md 4.2; JsonRuleCompiler of AWS's rule engine (what is accepted), ByteMachine (what matches).
 """
 
-import re
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from esm.rules.patterns import folding
 from esm.rules.patterns.addresses import Address, address, network
-from esm.rules.patterns.folding import folded
 from esm.rules.patterns.numbers import Written, exact
 from esm.rules.patterns.reading import Json, Members
 from esm.rules.patterns.wildcards import matcher
@@ -111,19 +111,10 @@ def _affix(name: str, value: Json, where: str) -> StringTest:
         if inner != "equals-ignore-case":
             msg = f"{where}: {inner} is no form of it: a string or equals-ignore-case is"
             raise PatternRefused(msg)
-        begin, end = ("", ".*") if name == "prefix" else (".*", "")
-        return _expressed(begin + folded(_text(text, f"{where}: {inner}")) + end)
+        folded = folding.prefix if name == "prefix" else folding.suffix
+        return folded(_text(text, f"{where}: {inner}"))
     text = _text(value, where)
     return (lambda found: found.startswith(text)) if name == "prefix" else (lambda found: found.endswith(text))
-
-
-def _ignoring_case(text: str) -> StringTest:
-    return _expressed(folded(text))
-
-
-def _expressed(expression: str) -> StringTest:
-    compiled = re.compile(expression, re.DOTALL)
-    return lambda found: compiled.fullmatch(found) is not None
 
 
 def _wildcard(text: str, where: str) -> StringTest:
@@ -165,10 +156,10 @@ def _numeric(value: Json, where: str) -> Test:
         msg = f"{where} is an array of an operator and a number, or of two of each"
         raise PatternRefused(msg)
     bounds = [_bound(value[at], value[at + 1], where) for at in range(0, len(value), 2)]
-    operators = [operator for operator, _ in bounds]
+    names = [name for name, _ in bounds]
     if len(bounds) == 1:
         return _within(bounds)
-    if operators[0] not in {">", ">="} or operators[1] not in {"<", "<="}:
+    if names[0] not in {">", ">="} or names[1] not in {"<", "<="}:
         msg = f"{where} has two bounds: the first is > or >=, the second < or <="
         raise PatternRefused(msg)
     if bounds[0][1] >= bounds[1][1]:
@@ -177,36 +168,25 @@ def _numeric(value: Json, where: str) -> Test:
     return _within(bounds)
 
 
-def _bound(operator: Json, limit: Json, where: str) -> tuple[str, float]:
-    if type(operator) is not str or operator not in {"=", "<", "<=", ">", ">="}:
-        msg = f"{where} has an operator that is none of =, <, <=, >, >="
+def _bound(name: Json, limit: Json, where: str) -> tuple[str, float]:
+    if type(name) is not str or name not in _COMPARISONS:
+        msg = f"{where} has an operator that is none of {', '.join(_COMPARISONS)}"
         raise PatternRefused(msg)
     number = exact(limit) if isinstance(limit, Written) else None
     if number is None:
-        msg = f"{where}: what follows {operator} is a number that a double holds exactly"
+        msg = f"{where}: what follows {name} is a number that a double holds exactly"
         raise PatternRefused(msg)
-    return operator, number
+    return name, number
 
 
 def _within(bounds: list[tuple[str, float]]) -> Test:
+    comparisons = [(_COMPARISONS[name], limit) for name, limit in bounds]
+
     def within(value: Scalar) -> bool:
         number = _number(value)
-        return number is not None and all(_compares(number, operator, limit) for operator, limit in bounds)
+        return number is not None and all(compare(number, limit) for compare, limit in comparisons)
 
     return within
-
-
-def _compares(number: float, operator: str, limit: float) -> bool:
-    match operator:
-        case "=":
-            return number == limit
-        case "<":
-            return number < limit
-        case "<=":
-            return number <= limit
-        case ">":
-            return number > limit
-    return number >= limit
 
 
 def _anything_but(value: Json, where: str) -> Test:
@@ -246,7 +226,7 @@ def _unwanted(name: str, text: str, where: str) -> StringTest:
                 raise PatternRefused(msg)
             return _affix(name, text, where)
         case "equals-ignore-case":
-            return _ignoring_case(text)
+            return folding.equal(text)
         case "wildcard":
             return _wildcard(text, where)
     msg = f"{where} is no form of it: prefix, suffix, equals-ignore-case and wildcard are"
@@ -266,7 +246,7 @@ def _suffix(value: Json, where: str) -> Test:
 
 
 def _equals_ignore_case(value: Json, where: str) -> Test:
-    return _string(_ignoring_case(_text(value, where)))
+    return _string(folding.equal(_text(value, where)))
 
 
 def _exists(value: Json, where: str) -> Test:
@@ -275,6 +255,14 @@ def _exists(value: Json, where: str) -> Test:
         raise PatternRefused(msg)
     return lambda _: True
 
+
+_COMPARISONS: dict[str, Callable[[float, float], bool]] = {
+    "=": operator.eq,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 
 _EXPRESSIONS: dict[str, Callable[[Json, str], Test]] = {
     "exactly": _exactly,

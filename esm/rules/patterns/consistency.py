@@ -15,7 +15,7 @@ Source: lambda.md 4.2; ArrayMembership and StructuredFinder of AWS's rule engine
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from esm.rules.patterns.conditions import Condition
+from esm.rules.patterns.conditions import Condition, Scalar
 from esm.rules.patterns.fields import Array, Level, TooComplex
 
 ENTRIES_MIN = 1_000
@@ -52,6 +52,8 @@ class _Open(NamedTuple):
 
 def is_satisfied(conditions: Sequence[tuple[str, Condition]], level: Level, budget: Budget) -> bool:
     """Whether the record satisfies all conditions, given in the order of their paths. Raises: TooComplex."""
+    if not level.arrays:
+        return all(_is_plainly_met(condition, level.values.get(path)) for path, condition in conditions)
     opened: list[_Open] = []
     for path, condition in conditions:
         state = _seen(_Open(path, condition, is_met=False, may_be_absent=condition.admits_absence, arrays=()), level)
@@ -59,6 +61,12 @@ def is_satisfied(conditions: Sequence[tuple[str, Condition]], level: Level, budg
             return False
         opened.append(state)
     return _solved(opened, budget)
+
+
+def _is_plainly_met(condition: Condition, values: list[Scalar] | None) -> bool:
+    if values is None:
+        return condition.admits_absence
+    return any(condition.holds(value) for value in values)
 
 
 def _seen(state: _Open, level: Level) -> _Open:

@@ -1,21 +1,44 @@
 """Strings compared without regard to case, as AWS's rule engine does: character by character.
 
 Each character of the pattern stands for its lower and its upper form, which may be longer than one character (ß, SS).
-A form never begins the other one of the same character, so that an expression made of them needs no backtracking.
+Neither form of a character begins or ends the other one, so that the expressions made of them need no backtracking.
 
 Source: EqualsIgnoreCaseParser of AWS's rule engine.
 """
 
 import re
+from collections.abc import Callable
+
+FORM_MAX = 3
+"""Characters of the longest form of one character."""
 
 
-def folded(text: str) -> str:
-    """A regular expression that matches the text in any case."""
-    return "".join([_forms(character) for character in text])
+def equal(text: str) -> Callable[[str], bool]:
+    """Whether a string is the text in any case."""
+    matches = _expression(text, backwards=False).fullmatch
+    return lambda value: matches(value) is not None
 
 
-def _forms(character: str) -> str:
+def prefix(text: str) -> Callable[[str], bool]:
+    """Whether a string begins with the text in any case."""
+    matches = _expression(text, backwards=False).match
+    return lambda value: matches(value) is not None
+
+
+def suffix(text: str) -> Callable[[str], bool]:
+    """Whether a string ends with the text in any case: its last characters, read backwards, begin so."""
+    matches = _expression(text, backwards=True).match
+    longest = FORM_MAX * len(text)
+    return lambda value: matches(value[max(0, len(value) - longest) :][::-1]) is not None
+
+
+def forms(character: str) -> tuple[str, ...]:
+    """The strings that a character of a pattern stands for."""
     lower, upper = character.lower(), character.upper()
-    if lower == upper:
-        return re.escape(lower)
-    return f"(?:{re.escape(lower)}|{re.escape(upper)})"
+    return (lower,) if lower == upper else (lower, upper)
+
+
+def _expression(text: str, *, backwards: bool) -> re.Pattern[str]:
+    step = -1 if backwards else 1
+    choices = [[re.escape(form[::step]) for form in forms(character)] for character in text[::step]]
+    return re.compile("".join([f"(?:{'|'.join(choice)})" for choice in choices]))
