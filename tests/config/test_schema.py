@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from esm import cli
 from esm.config.members import BEHIND_URL, HOSTED, IN_LAMBDA
 from esm.config.schema import of_shape, schema
 from esm.errors import ConfigurationRefused
@@ -37,6 +38,13 @@ def as_json(text: str) -> Any:
 def test_the_schema_is_one() -> None:
     Draft202012Validator.check_schema(schema())
     assert json.loads(json.dumps(schema())) == schema()
+
+
+def test_the_command_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["schema"])
+    assert ended.value.code == 0
+    assert json.loads(capsys.readouterr().out) == schema()
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
