@@ -60,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     show = _command(commands, "status", _status, "show what each mapping does")
     show.add_argument("--json", action="store_true", help="print a JSON list")
     show.add_argument("--watch", action="store_true", help="show it again every two seconds until Ctrl-C")
+    for_editors = commands.add_parser("schema", help="print the JSON schema of a configuration file, for editors")
+    for_editors.set_defaults(run=_schema)
     sift = commands.add_parser("filter", help="try a filter pattern on an event", description=filtering.__doc__)
     sift.add_argument("--pattern", required=True, action="append", help="JSON, or @FILE; again: any of them")
     sift.add_argument("--event", required=True, metavar="FILE", help="an event, a record, or the data of one")
@@ -67,8 +69,6 @@ def _parser() -> argparse.ArgumentParser:
         "--source", choices=[kind.value for kind in SourceKind], help="whose, where the file does not say"
     )
     sift.set_defaults(run=_filter)
-    for_editors = commands.add_parser("schema", help="print the JSON schema of a configuration file, for editors")
-    for_editors.set_defaults(run=_schema)
     demo = commands.add_parser("demo", help="the whole thing on an embedded local AWS")
     demo.add_argument("--seconds", type=float, help="end by itself after this time; exit status 1 if a record is lost")
     demo.set_defaults(run=_demo)
@@ -116,16 +116,16 @@ def _status(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return 0
 
 
+def _schema(_: argparse.Namespace, __: Mapping[str, str]) -> int:
+    print(json.dumps(schema(), indent=2))
+    return 0
+
+
 def _filter(arguments: argparse.Namespace, _: Mapping[str, str]) -> int:
     results = filtering.tried(arguments.pattern, arguments.event, arguments.source)
     for index, matches in enumerate(results):
         print(f"Records[{index}]: {'match' if matches else 'no match'}")
     return 0 if all(results) else 1
-
-
-def _schema(_: argparse.Namespace, __: Mapping[str, str]) -> int:
-    print(json.dumps(schema(), indent=2))
-    return 0
 
 
 def _demo(arguments: argparse.Namespace, _: Mapping[str, str]) -> int:

@@ -300,7 +300,7 @@ def _filter_criteria(request: Table[str, Any], source: Arn | None) -> Iterator[F
         if pattern is None:
             reason: str | None = "a filter needs a Pattern"
         else:
-            reason = None if source is None else reason_invalid(pattern, KINDS[source.service])
+            reason = reason_invalid(pattern, SourceKind.SQS if source is None else KINDS[source.service])
         if reason is not None:
             place = f"FilterCriteria.Filters[{index}].Pattern"
             yield Finding(place, RequestRefused(_INVALID_PATTERN), reason=reason)

@@ -198,6 +198,11 @@ def test_what_cannot_be_read_is_named_where_it_stands(tmp_path: Path, more: dict
     assert any(problem in text for text in texts), texts
 
 
+def test_a_pattern_is_looked_at_even_where_the_source_is_not_known(tmp_path: Path) -> None:
+    item = "FunctionName: f\nEventSourceArn: !GetAtt Q.Arn\nFilterCriteria: {Filters: [{Pattern: 'x'}]}"
+    assert len(unmapped(tmp_path, item)) == 2
+
+
 def test_problems_of_a_resource_stand_at_their_place_and_line(tmp_path: Path) -> None:
     (text,) = unmapped(tmp_path, RESOURCE.replace('"25"', '"0"').replace("KmsKeyArn", "KMSKeyArn"))
     line = 1 + with_mapping(RESOURCE).splitlines().index('    BatchSize: "25"')

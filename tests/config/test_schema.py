@@ -1,6 +1,5 @@
 """The JSON schema for editors: it takes what validation takes, and knows every name."""
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from esm import cli
 from esm.config.members import BEHIND_URL, HOSTED, IN_LAMBDA
 from esm.config.schema import of_shape, schema
 from esm.errors import ConfigurationRefused
@@ -19,7 +19,7 @@ from esm.rules.parameters import PARAMETERS
 from esm.rules.shapes import Flag, Items, Members, Moment, Names, Shape, Text, Whole, Words
 from tests.config.test_pasting import LISTED, RESOURCE
 from tests.config.written import load, with_mapping, written
-from tests.test_substitution import PLACES, WHOLE, anything, changed
+from tests.test_substitution import PLACES, WHOLE, anything, around, changed
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted([*ROOT.glob("config/*.yaml"), ROOT / "deploy" / "compose" / "esm.yaml"])
@@ -38,6 +38,13 @@ def as_json(text: str) -> Any:
 def test_the_schema_is_one() -> None:
     Draft202012Validator.check_schema(schema())
     assert json.loads(json.dumps(schema())) == schema()
+
+
+def test_the_command_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["schema"])
+    assert ended.value.code == 0
+    assert json.loads(capsys.readouterr().out) == schema()
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
@@ -110,7 +117,7 @@ def test_the_schema_of_a_parameter_takes_a_value_if_and_only_if_its_range_does(p
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
 @given(place=st.sampled_from(PLACES), value=anything)
 def test_what_is_taken_follows_the_schema(tmp_path: Path, place: Any, value: Any) -> None:
-    document = changed(place, copy.deepcopy(value))
+    document = around(place, changed(place, value))
     text = yaml.safe_dump(document)
     try:
         load(written(tmp_path, text), PRESENT="x")
