@@ -82,7 +82,7 @@ class Play:
         return self.events
 
     def _function(self, arn: Arn) -> AsyncFunction:
-        missing = AsyncFunction(None, AsyncRules(), is_blocked=False, destination=lambda _: None)
+        missing = AsyncFunction(None, AsyncRules(age_max_s=3600), is_blocked=False, destination=lambda _: None)
         return self.functions.get(str(arn), missing)
 
     async def accept(self, count: int, arn: Arn = FUNCTION, pad: int = 0) -> None:
@@ -308,7 +308,7 @@ def test_events_of_a_function_that_is_gone_wait_for_it_until_their_age_ends() ->
         assert play.events.backlogs() == {str(FUNCTION): 0}
         assert len(play.world.taken()) == 3
         play.functions = {}
-        await play.work(25_000, 2)
+        await play.work(4000, 2)
 
     simulate(main)
     assert play.stored() == 0
