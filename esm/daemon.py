@@ -95,7 +95,9 @@ class Daemon:
         self._environ = environ
         self._configuration = configuration
         self._is_ready = False
-        self._telemetry = Telemetry(CollectorRegistry(), per_shard=settings.metrics_per_shard)
+        self._telemetry = Telemetry(
+            CollectorRegistry(), per_shard=settings.metrics_per_shard, tag_labels=settings.tag_labels
+        )
 
     async def run(self) -> None:
         """Run until a signal. Raises: OperatorNeeded, RequestRefused, StoreTooNew when it cannot start."""
@@ -117,7 +119,7 @@ class Daemon:
             )  # fmt: skip
             telemetry.live.views = supervisor.views
             telemetry.live.buffered_bytes = lambda: around.budget.used_bytes
-            app = operations.application(telemetry.registry, supervisor.views, lambda: self._is_ready)
+            app = operations.application(telemetry.exposed, supervisor.views, lambda: self._is_ready)
             host, port = settings.metrics_host_port
             port = await stack.enter_async_context(operations.serving(app, host, port))
             telemetry.started(worker=settings.worker_id, state=settings.state, metrics=f"{host}:{port}",

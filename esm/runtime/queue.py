@@ -11,7 +11,7 @@ import anyio
 
 from esm.errors import EsmError
 from esm.model.clocks import Instant
-from esm.model.mapping import Mapping, State
+from esm.model.mapping import Mapping
 from esm.model.record import Message, QueueFacts
 from esm.model.view import ShardView
 from esm.ports import QueueSource, Target
@@ -87,7 +87,8 @@ class QueueRunner:
         """
         if not await self._know():
             return
-        self._observation.state = State.ENABLED
+        if not self.stop.is_set:
+            self._observation.runs()
         async with anyio.create_task_group() as background:
             background.start_soon(self._deleter.run)
             background.start_soon(self._watch_facts)

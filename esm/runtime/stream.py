@@ -9,7 +9,7 @@ import anyio
 
 from esm.errors import LeaseLost, OperatorNeeded, Unavailable
 from esm.model.clocks import Instant
-from esm.model.mapping import Mapping, State
+from esm.model.mapping import Mapping
 from esm.model.position import Shard, StreamFacts
 from esm.model.record import ChildShard
 from esm.model.view import ShardView
@@ -89,7 +89,8 @@ class StreamRunner:
         leases = Leases(self._around, self.mapping, facts.identity, self.mapping.parallelization_factor)
         if await self._known("store", lambda: self._begin(leases)) is None:
             return
-        self._observation.state = State.ENABLED
+        if not self.stop.is_set:
+            self._observation.runs()
         async with anyio.create_task_group() as shards:
             while not self.stop.is_set:
                 await self._follow(leases, shards)
