@@ -77,6 +77,7 @@ class House:
     def want(self, mapping: Mapping | None) -> None:
         function = mapping and LambdaFunction("f", mapping.function_arn)
         self.supervisor.apply({mapping.uuid: Plan(mapping, function)} if mapping and function else {})
+        self._note()
 
     @property
     def view(self) -> MappingView | None:
@@ -101,7 +102,7 @@ class House:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self.supervisor.run)
                 tasks.start_soon(self._look)
-                await anyio.sleep(0)
+                await anyio.sleep(0.01)
                 await play()
                 assert await self.supervisor.drain(30)
                 tasks.cancel_scope.cancel()
@@ -113,15 +114,18 @@ class House:
 
     async def _look(self) -> None:
         while True:
-            views = self.supervisor.views()
-            assert len(views) <= 1
-            for view in views:
-                assert "error of esm" not in view.last_result
-                if view.state is State.DISABLED:
-                    assert view.in_flight == self.in_flight == 0
-                if not self.states or self.states[-1] is not view.state:
-                    self.states.append(view.state)
+            self._note()
             await anyio.sleep(0.05)
+
+    def _note(self) -> None:
+        views = self.supervisor.views()
+        assert len(views) <= 1
+        for view in views:
+            assert "error of esm" not in view.last_result
+            if view.state is State.DISABLED:
+                assert view.in_flight == self.in_flight == 0
+            if not self.states or self.states[-1] is not view.state:
+                self.states.append(view.state)
 
 
 def a_mapping(kind: str) -> Mapping:
@@ -236,7 +240,14 @@ def test_a_removed_mapping_is_deleting_until_its_last_invocation_ends_and_comes_
         await house.wait(lambda: house.view is None)
 
     house.simulate(play)
-    assert house.states == [State.CREATING, State.ENABLED, State.DELETING, State.CREATING, State.ENABLED, State.DELETING]
+    assert house.states == [
+        State.CREATING,
+        State.ENABLED,
+        State.DELETING,
+        State.CREATING,
+        State.ENABLED,
+        State.DELETING,
+    ]
     ids = [identity for one in house.world.invocations for identity in one.ids]
     assert len(ids) == len(set(ids))
 
