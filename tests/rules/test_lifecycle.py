@@ -50,9 +50,12 @@ def test_an_impossible_transition_is_a_mistake_of_ours(state: State, event: Even
         lifecycle.after(state, event)
 
 
-@given(st.booleans(), st.lists(st.one_of(st.booleans(), st.sampled_from([Event.RUNS, Event.RESTS, Event.CHANGED]))))
+@given(
+    enabled=st.booleans(),
+    happenings=st.lists(st.one_of(st.booleans(), st.sampled_from([Event.RUNS, Event.RESTS, Event.CHANGED]))),
+)
 def test_whatever_is_asked_for_in_whatever_order_the_state_says_what_is_wanted(
-    enabled: bool, happenings: list[bool | Event]
+    *, enabled: bool, happenings: list[bool | Event]
 ) -> None:
     state = lifecycle.first(enabled=enabled)
     for happening in happenings:

@@ -21,7 +21,14 @@ from esm.runtime.queue import QueueRunner
 from esm.runtime.stream import StreamRunner
 from esm.runtime.supervisor import Plan, Runner, Supervisor
 from tests.simulation.world import (
-    FUNCTION, FakeDestination, FakeQueue, FakeStream, FakeTarget, World, queue_mapping, stream_mapping,
+    FUNCTION,
+    FakeDestination,
+    FakeQueue,
+    FakeStream,
+    FakeTarget,
+    World,
+    queue_mapping,
+    stream_mapping,
 )  # fmt: skip
 
 OTHER = Arn.parse("arn:aws:lambda:us-east-1:000000000000:function:g")
