@@ -138,7 +138,7 @@ class QueueRunner:
             finally:
                 self._gate.leave()
             if error is not None:
-                report(self._observation, "source", error)
+                report(self._observation, "source", error, failures + 1)
             failures = await pause_after(self._around, self.stop, error, failures)
             if self._is_quiet:
                 with self.stop.interruptible():

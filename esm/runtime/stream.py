@@ -93,7 +93,8 @@ class StreamRunner:
             self._observation.runs()
         async with anyio.create_task_group() as shards:
             while not self.stop.is_set:
-                await self._follow(leases, shards)
+                with self.stop.interruptible():
+                    await self._follow(leases, shards)
                 if self._facts.identity != facts.identity:
                     self._observation.telemetry.warned("the stream was made again: it is read from its beginning")
                     shards.cancel_scope.cancel()
@@ -161,7 +162,8 @@ class StreamRunner:
                     self._observation.telemetry.shard_finished(shard.id)
                     self._lineage.finish(shard.id)
                     self._ended_at = self._around.clock.now()
-                    await self._ask_for_children(shard.id)
+                    with self.stop.interruptible():
+                        await self._ask_for_children(shard.id)
                     return
         except* LeaseLost as lost:
             self._observation.telemetry.warned(str(lost.exceptions[0]))

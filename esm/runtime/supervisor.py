@@ -141,7 +141,7 @@ class Ward:
             return
         self._runner = runner
         self.observation.cleared()
-        self.observation.telemetry.started(str(plan.mapping.source_arn), State.ENABLED)
+        self.observation.telemetry.started(str(plan.mapping.source_arn), self.observation.state)
         try:
             await runner.run()
         finally:

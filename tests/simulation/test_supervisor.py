@@ -279,6 +279,60 @@ def test_a_problem_is_not_shown_of_a_mapping_that_is_switched_off() -> None:
 
 
 @both
+def test_an_endpoint_that_is_down_is_a_problem_until_it_answers(kind: str) -> None:
+    house = a_house(kind)
+
+    async def play() -> None:
+        house.world.answers_after_s = 8
+        house.want(a_mapping(kind))
+        await house.wait(lambda: house.view is not None and house.view.has_problem)
+        assert house.view is not None
+        assert house.view.last_result == "PROBLEM: out of reach"
+        assert house.view.state is State.CREATING
+        house.world.answers_after_s = 0
+        await house.wait_state(State.ENABLED)
+        await house.wait(lambda: house.view is not None and not house.view.has_problem)
+        house.world.answers_after_s = 0.1
+        await house.wait(lambda: house.view is not None and house.view.has_problem)
+        house.world.answers_after_s = 0
+        await house.wait(lambda: house.view is not None and not house.view.has_problem)
+
+    house.simulate(play)
+
+
+@both
+def test_a_stop_does_not_wait_for_a_server_that_does_not_answer(kind: str) -> None:
+    house = a_house(kind)
+
+    async def play() -> None:
+        house.world.answers_after_s = 70
+        house.want(a_mapping(kind))
+        await anyio.sleep(5)
+        began_at = anyio.current_time()
+        house.want(None)
+        await house.wait(lambda: house.view is None)
+        assert anyio.current_time() - began_at < 1
+
+    house.simulate(play)
+
+
+def test_a_stop_does_not_wait_for_a_listing() -> None:
+    house = a_house("stream")
+
+    async def play() -> None:
+        house.want(stream_mapping())
+        await house.wait_state(State.ENABLED)
+        house.world.answers_after_s = 70
+        await anyio.sleep(40)
+        began_at = anyio.current_time()
+        house.want(replace(stream_mapping(), enabled=False))
+        await house.wait_state(State.DISABLED)
+        assert anyio.current_time() - began_at < 1
+
+    house.simulate(play)
+
+
+@both
 def test_whatever_is_wanted_in_whatever_order_nothing_is_lost_and_no_state_lies(kind: str, seed: int) -> None:
     house = a_house(kind, seed, faults=True, duration_s=1)
     chance = house.world.random
