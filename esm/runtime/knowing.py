@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from esm.errors import EsmError, OperatorNeeded, RequestRefused, Unavailable
+from esm.errors import EsmError, OperatorNeeded, RequestRefused, StoreTooNew, Unavailable
 from esm.model.clocks import Instant
 from esm.rules.backoff import BASE_S, SLOW_BASE_S, pause_s
 from esm.runtime.observation import Observation
@@ -20,7 +20,7 @@ async def known(
 ) -> T | None:
     """The answer of `ask`, however long it takes; None when the stop came first, which cancels what is being asked.
 
-    Survives OperatorNeeded, RequestRefused (tried slowly) and Unavailable; all are shown as the mapping's problem at
+    Survives OperatorNeeded, RequestRefused, StoreTooNew (tried slowly) and Unavailable; all are shown as the mapping's problem at
     once: an adapter has tried what is asked here for seconds already.
     """
     failures = 0
@@ -31,7 +31,7 @@ async def known(
                 answer = await ask()
             if asking.cancelled_caught:
                 return None
-        except (OperatorNeeded, RequestRefused, Unavailable) as caught:
+        except (OperatorNeeded, RequestRefused, StoreTooNew, Unavailable) as caught:
             error = caught
         else:
             observation.mended(where)

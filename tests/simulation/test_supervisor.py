@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -296,6 +297,27 @@ def test_an_endpoint_that_is_down_is_a_problem_until_it_answers(kind: str) -> No
         await house.wait(lambda: house.view is not None and house.view.has_problem)
         house.world.answers_after_s = 0
         await house.wait(lambda: house.view is not None and not house.view.has_problem)
+
+    house.simulate(play)
+
+
+def test_a_position_that_a_newer_version_stored_is_a_problem_that_says_so() -> None:
+    house = a_house("stream")
+
+    async def play() -> None:
+        write(house, 5)
+        house.want(stream_mapping())
+        await house.wait(lambda: house.world.taken() == set(range(5)))
+        house.want(None)
+        await house.wait(lambda: house.view is None)
+        store = house.world.store.inner
+        (lease, *_) = [item for item in (await store.scan("lease", "u")).items if not item.key.item.startswith("!")]
+        newer = json.dumps({**json.loads(lease.value), "format": 99}).encode()
+        await store.put(lease.key, newer, lease.version)
+        house.want(stream_mapping())
+        await house.wait(lambda: house.view is not None and house.view.has_problem)
+        assert house.view is not None
+        assert "has format 99" in house.view.last_result
 
     house.simulate(play)
 
