@@ -150,18 +150,20 @@ class Daemon:
         tasks.cancel_scope.cancel()
 
     async def _follow_file(self, supervisor: Supervisor) -> None:
-        """Apply changes of the file within a second; a wrong file is refused and the old one goes on."""
-        seen = config.digest(self._configuration.files)
+        """Apply changes of the file within a second; a wrong file is refused and the old one goes on.
+
+        What is seen is always what stood there before the reading: a change made meanwhile differs from it, and is
+        read next time. The first look reads once more what the start has read.
+        """
+        seen = ""
         while True:
             await anyio.sleep(LOOK_EVERY_S)
             if not self._is_ready:
                 continue
             found = config.digest(self._configuration.files)
-            if found == seen:
-                continue
-            seen = found
-            self._take_over(supervisor)
-            seen = config.digest(self._configuration.files)
+            if found != seen:
+                seen = found
+                self._take_over(supervisor)
 
     def _take_over(self, supervisor: Supervisor) -> None:
         try:
@@ -169,6 +171,8 @@ class Daemon:
             config.check_successor(self._configuration, changed)
         except ConfigurationRefused as refused:
             self._telemetry.configuration_refused([str(problem) for problem in refused.problems])
+            return
+        if changed == self._configuration:
             return
         self._configuration = changed
         self._apply(supervisor, changed)

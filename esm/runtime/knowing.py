@@ -20,8 +20,8 @@ async def known(
 ) -> T | None:
     """The answer of `ask`, however long it takes; None when the stop came first, which cancels what is being asked.
 
-    Survives OperatorNeeded, RequestRefused, StoreTooNew (tried slowly) and Unavailable; all are shown as the mapping's problem at
-    once: an adapter has tried what is asked here for seconds already.
+    Survives OperatorNeeded, RequestRefused, StoreTooNew (tried slowly) and Unavailable; all are shown as the mapping's
+    problem at once: an adapter has tried what is asked here for seconds already.
     """
     failures = 0
     while not stop.is_set:

@@ -81,9 +81,11 @@ class Play:
     async def until_settled(self, timeout_s: float = 4000) -> None:
         """Let a worker without faults finish everything."""
         self.world.faults = False
+        self.runner = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.work)
             with anyio.move_on_after(timeout_s):
+                await anyio.sleep(1)
                 while len(self.settled()) < len(self.stream.written) or self.lag():  # noqa: ASYNC110 - virtual
                     await anyio.sleep(5)
             missing = {one.id for one in self.stream.written} - self.settled()
