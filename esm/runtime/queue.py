@@ -180,6 +180,9 @@ class QueueRunner:
                 messages, size = await self._receive(count, wait_s)
             except EsmError as error:
                 return batch, held, error
+            except BaseException:
+                self._around.budget.release(held)
+                raise
             if messages and not batch:
                 due_at = Instant(clock.now() + mapping.window_s)
             if messages:
