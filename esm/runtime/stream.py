@@ -169,8 +169,7 @@ class StreamRunner:
             self._observation.telemetry.warned(str(lost.exceptions[0]))
         finally:
             self._running.pop(shard.id, None)
-            if not self._lineage.is_finished(shard.id):
-                self._starting.discard(shard.id)
+            self._starting.discard(shard.id)
             self._wake.notify()
 
     def _announce(self, children: tuple[ChildShard, ...]) -> None:
