@@ -162,7 +162,9 @@ class Daemon:
         self._configuration = configuration
         self._is_ready = False
         self._adapters: Adapters | None = None
-        self._telemetry = Telemetry(CollectorRegistry(), per_shard=settings.metrics_per_shard)
+        self._telemetry = Telemetry(
+            CollectorRegistry(), per_shard=settings.metrics_per_shard, tag_labels=settings.tag_labels
+        )
 
     async def run(self) -> None:
         """Run until a signal. Raises: OperatorNeeded, RequestRefused, StoreTooNew when it cannot start."""
@@ -186,7 +188,7 @@ class Daemon:
             telemetry.live.views = supervisor.views
             telemetry.live.async_backlogs = adapters.events.backlogs
             telemetry.live.buffered_bytes = lambda: around.budget.used_bytes
-            app = operations.application(telemetry.registry, supervisor.views, lambda: self._is_ready)
+            app = operations.application(telemetry.exposed, supervisor.views, lambda: self._is_ready)
             host, port = settings.metrics_host_port
             bound = settings.metrics_address.rpartition(":")[0]
             port = await stack.enter_async_context(operations.serving(app, host, port))
@@ -230,18 +232,20 @@ class Daemon:
         tasks.cancel_scope.cancel()
 
     async def _follow_file(self, supervisor: Supervisor) -> None:
-        """Apply changes of the file within a second; a wrong file is refused and the old one goes on."""
-        seen = config.digest(self._configuration)
+        """Apply changes of the file within a second; a wrong file is refused and the old one goes on.
+
+        What is seen is always what stood there before the reading: a change made meanwhile differs from it, and is
+        read next time. The first look reads once more what the start has read.
+        """
+        seen = ""
         while True:
             await anyio.sleep(LOOK_EVERY_S)
             if not self._is_ready:
                 continue
             found = config.digest(self._configuration)
-            if found == seen:
-                continue
-            seen = found
-            self._take_over(supervisor)
-            seen = config.digest(self._configuration)
+            if found != seen:
+                seen = found
+                self._take_over(supervisor)
 
     def _take_over(self, supervisor: Supervisor) -> None:
         try:
@@ -249,6 +253,8 @@ class Daemon:
             config.check_successor(self._configuration, changed)
         except ConfigurationRefused as refused:
             self._telemetry.configuration_refused([str(problem) for problem in refused.problems])
+            return
+        if changed == self._configuration:
             return
         said = set(self._configuration.warnings)
         self._configuration = changed

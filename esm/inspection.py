@@ -1,6 +1,8 @@
 """`esm validate`: asks the world whether every mapping of a file could run: sources, functions, destinations."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+
+import anyio
 
 from esm.daemon import Adapters
 from esm.errors import EsmError
@@ -10,17 +12,29 @@ from esm.rules.validation import check_timeout
 from esm.runtime.supervisor import Plan
 from esm.sources import open_queue, open_stream
 
+CHECKS_MAX = 20
+"""Checks at a time: a server that does not answer takes seconds of each."""
+
+Check = Callable[[Plan, Adapters], Awaitable[None]]
+
 
 async def problems_of_the_world(plans: Sequence[Plan], adapters: Adapters) -> list[str]:
     """One text a problem: mapping, what is wrong, in AWS's words where AWS has them. Empty: everything answers."""
-    found: list[str] = []
-    for plan in plans:
-        for check in (_function, _source, _destination, _async_destinations):
+    found: dict[tuple[int, int], str] = {}
+    places = anyio.CapacityLimiter(CHECKS_MAX)
+
+    async def look(place: tuple[int, int], check: Check, plan: Plan) -> None:
+        async with places:
             try:
                 await check(plan, adapters)
             except EsmError as error:
-                found.append(f"{_name(plan.mapping)}: {error}")
-    return found
+                found[place] = f"{_name(plan.mapping)}: {error}"
+
+    async with anyio.create_task_group() as tasks:
+        for row, plan in enumerate(plans):
+            for column, check in enumerate((_function, _source, _destination, _async_destinations)):
+                tasks.start_soon(look, (row, column), check, plan)
+    return [found[place] for place in sorted(found)]
 
 
 async def _function(plan: Plan, adapters: Adapters) -> None:

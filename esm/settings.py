@@ -26,6 +26,11 @@ _MIB = 1024 * 1024
 _URL = TypeAdapter(AnyHttpUrl)
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):([0-9]{1,5})")
 _PORT_MAX = 65_535
+_NO_LABEL = re.compile(r"[^a-zA-Z0-9_]")
+TAGS_MAX = 10
+"""Tags that become labels: each multiplies what a metrics store keeps."""
+TAG_KEY_MAX = 128
+"""Characters of a tag's key. Source: lambda.md 1.2."""
 _STOPPING = {"sqs_wait_s", "shutdown_grace_s"}
 
 
@@ -49,6 +54,10 @@ class Settings(BaseSettings):
     )
     metrics_address: str = Field("127.0.0.1:9464", description="`host:port` of /metrics, /healthz, /readyz, /status.")
     metrics_per_shard: bool = Field(default=False, description="Adds the label `shard` to the gauges of streams.")
+    metrics_tags: str = Field(
+        "",
+        description="Tag keys of mappings, separated by commas, at most 10; each becomes the label `tag_<key>`.",
+    )
     shutdown_grace_s: float = Field(30, gt=0, le=3600, description="Seconds that a graceful stop may take.")
     sqs_wait_s: int = Field(20, ge=0, le=20, description="Seconds of SQS long polling.")
     buffer_bytes_max: int = Field(
@@ -124,6 +133,12 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         return value
 
+    @field_validator("metrics_tags")
+    @classmethod
+    def _tags(cls, value: str) -> str:
+        _tag_labels(value)
+        return value
+
     @model_validator(mode="after")
     def _grace(self) -> "Settings":
         least = self.sqs_wait_s + DRAIN_MARGIN_S
@@ -139,6 +154,11 @@ class Settings(BaseSettings):
     def metrics_host_port(self) -> tuple[str, int]:
         """`metrics_address`, taken apart."""
         return _host_port(self.metrics_address)
+
+    @property
+    def tag_labels(self) -> dict[str, str]:
+        """The metric label of each tag key of `metrics_tags`, in their order."""
+        return _tag_labels(self.metrics_tags)
 
     @property
     def function_environment(self) -> dict[str, str]:
@@ -227,6 +247,25 @@ def _host_port(address: str) -> tuple[str, int]:
         msg = "it must be host:port, such as 127.0.0.1:9464 or [::1]:9464"
         raise ValueError(msg)
     return match[1].strip("[]"), int(match[2])
+
+
+def _tag_labels(keys: str) -> dict[str, str]:
+    """Label by key: what a label must not hold becomes `_`. Raises: ValueError."""
+    labels: dict[str, str] = {}
+    for key in [key.strip() for key in keys.split(",")] if keys else []:
+        label = "tag_" + _NO_LABEL.sub("_", key)
+        if not 1 <= len(key) <= TAG_KEY_MAX:
+            msg = f"a tag key has 1 to {TAG_KEY_MAX} characters, {key[:20]!r} has {len(key)}"
+            raise ValueError(msg)
+        other = next((other for other, taken in labels.items() if taken == label), None)
+        if other is not None:
+            msg = f"{other!r} and {key!r} both become the label {label}: leave one of them out"
+            raise ValueError(msg)
+        labels[key] = label
+    if len(labels) > TAGS_MAX:
+        msg = f"{len(labels)} tag keys are too many: name at most {TAGS_MAX}"
+        raise ValueError(msg)
+    return labels
 
 
 def _check_url(text: str) -> None:

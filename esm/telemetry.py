@@ -9,6 +9,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Mapping as Table
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -76,9 +77,15 @@ def _log(level: int, event: str, **fields: object) -> None:
 class Telemetry:
     """The daemon's own events; `mapping()` gives those of one mapping."""
 
-    def __init__(self, registry: CollectorRegistry, *, per_shard: bool = False) -> None:
-        """Declare every metric in `registry`; `per_shard` adds the label `shard` to the gauges of streams."""
-        self.registry = registry
+    def __init__(
+        self, registry: CollectorRegistry, *, per_shard: bool = False, tag_labels: Table[str, str] | None = None
+    ) -> None:
+        """Declare every metric in `registry`; `exposed` is what a scrape shows of it.
+
+        `per_shard` adds the label `shard` to the gauges of streams; `tag_labels` names the label of each tag key that
+        every metric of a mapping gets.
+        """
+        self.exposed = TagLabels(registry, tag_labels or {})
         self.polled = _counter(registry, "esm_polled_events", "Records and messages read from the source")
         self.filtered_out = _counter(registry, "esm_filtered_out_events", "Records read that no filter pattern matches")
         self.invoked = _counter(registry, "esm_invoked_events", "Records sent to the function, again at each retry")
@@ -176,6 +183,7 @@ class MappingTelemetry:
     def __init__(self, telemetry: Telemetry, mapping: Mapping) -> None:
         """Bind the labels of `mapping`."""
         self._telemetry = telemetry
+        self.follow(mapping)
         self._labels = dict(
             zip(_LABELS, (mapping.uuid, str(mapping.function_arn), str(mapping.source_arn)), strict=True)
         )
@@ -194,8 +202,13 @@ class MappingTelemetry:
             t.position_lost, t.restarts, t.duration, t.batch_size, t.iterator_age,
         )  # fmt: skip
 
+    def follow(self, mapping: Mapping) -> None:
+        """The mapping has other tags now."""
+        self._telemetry.exposed.tags[mapping.uuid] = dict(mapping.tags)
+
     def close(self) -> None:
         """Take the mapping's series out of the registry."""
+        del self._telemetry.exposed.tags[self._where["mapping"]]
         t = self._telemetry
         for metric in (*self._plain(), t.dropped, t.invocations, t.windows_closed):
             metric.remove_by_labels(self._labels)
@@ -472,6 +485,31 @@ class LiveGauges(Collector):
             elif values:
                 family.add_metric(names, pick([v for _, v in values]))
         return family
+
+
+class TagLabels(Collector):
+    """What a scrape shows: every sample of a mapping with the values of its tags. Counters outlive a change of tags."""
+
+    def __init__(self, inner: Collector, labels: Table[str, str]) -> None:
+        """`labels`: the label of each tag key."""
+        self._inner = inner
+        self._labels = labels
+        self.tags: dict[str, dict[str, str]] = {}
+        """Tags of the mappings that are alive, by UUID."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric; a mapping without one of the tags has the empty value."""
+        for metric in self._inner.collect():
+            if self._labels:
+                metric.samples = [
+                    sample._replace(labels=self._tagged(sample.labels)) if "mapping" in sample.labels else sample
+                    for sample in metric.samples
+                ]
+            yield metric
+
+    def _tagged(self, labels: dict[str, str]) -> dict[str, str]:
+        tags = self.tags.get(labels["mapping"], {})
+        return {**labels, **{label: tags.get(key, "") for key, label in self._labels.items()}}
 
 
 def _view_labels(view: MappingView) -> tuple[str, ...]:

@@ -55,6 +55,28 @@ def test_addresses_are_taken_apart(address: str, parts: tuple[str, int]) -> None
     assert load_settings({"ESM_METRICS_ADDRESS": address}, {}).metrics_host_port == parts
 
 
+def test_tag_keys_become_valid_labels() -> None:
+    settings = load_settings({"ESM_METRICS_TAGS": "team, cost-centre,aws:stack"}, {})
+    assert settings.tag_labels == {"team": "tag_team", "cost-centre": "tag_cost_centre", "aws:stack": "tag_aws_stack"}
+    assert load_settings({}, {}).tag_labels == {}
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        ("a-b,a.b", "'a-b' and 'a.b' both become the label tag_a_b"),
+        ("team,team", "both become the label tag_team"),
+        (",".join(f"k{n}" for n in range(11)), "11 tag keys are too many: name at most 10"),
+        ("team,", "1 to 128 characters"),
+        ("x" * 129, "has 129"),
+    ],
+)
+def test_tag_keys_that_clash_or_are_too_many_are_refused(keys: str, text: str) -> None:
+    (found,) = refused(ESM_METRICS_TAGS=keys)
+    assert "ESM_METRICS_TAGS" in found
+    assert text in found
+
+
 def test_a_secret_is_not_shown() -> None:
     settings = load_settings({"ESM_FUNCTION_AWS_SECRET_ACCESS_KEY": "hush"}, {})
     assert "hush" not in repr(settings)

@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 
 import msgspec
 from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
 
 from esm.errors import OperatorNeeded
 from esm.model.view import MappingView
@@ -20,11 +21,11 @@ HEADER_BYTES_MAX = 16_384
 ViewsOf = Callable[[], Sequence[MappingView]]
 
 
-def application(registry: CollectorRegistry, views: ViewsOf, is_ready: Callable[[], bool]) -> web.Application:
+def application(metrics_of: Collector, views: ViewsOf, is_ready: Callable[[], bool]) -> web.Application:
     """The routes."""
 
     async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(body=generate_latest(metrics_of), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")

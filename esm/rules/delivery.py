@@ -136,11 +136,6 @@ class Delivery:
         self.is_hollow = False
 
     @property
-    def attempts(self) -> int:
-        """Attempts counted for the piece at the head."""
-        return self._pieces[0].attempts if self._pieces else 0
-
-    @property
     def is_failing(self) -> bool:
         """Whether the last try of the head did not succeed."""
         return self._failures > 0

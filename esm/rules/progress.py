@@ -24,12 +24,6 @@ def lowest(positions: Sequence[Position]) -> Position:
     return min((p for p in positions if isinstance(p, AfterSequence)), key=lambda p: int(p.sequence))
 
 
-def highest(positions: Sequence[Position]) -> Position:
-    """The furthest position of any lane."""
-    after = [position for position in positions if isinstance(position, AfterSequence)]
-    return max(after, key=lambda p: int(p.sequence)) if after else positions[0]
-
-
 @dataclass(slots=True)
 class _Lane:
     position: Position
@@ -44,10 +38,6 @@ class Progress:
 
     def __init__(self, positions: Sequence[Position]) -> None:
         self._lanes = [_Lane(position, position) for position in positions]
-
-    def has_taken(self, lane: int, sequence: str) -> bool:
-        """Whether the lane has this record already: settled, or open."""
-        return is_at_or_before(sequence, self._lanes[lane].reached)
 
     def opened(self, lane: int, sequence: str) -> None:
         """The lane was given records, the newest of which is `sequence`."""
@@ -78,10 +68,6 @@ class Progress:
         state = self._lanes[lane]
         state.last_open = None
         state.reached = state.position
-
-    def position(self, lane: int) -> Position:
-        """Where the lane would go on after a crash."""
-        return self._lanes[lane].position
 
     def frontier(self, lane: int) -> Position:
         """How far the lane was fed."""

@@ -77,7 +77,7 @@ class Feed:
                 error = Unavailable(str(lost))
             except (Unavailable, OperatorNeeded) as caught:
                 error = caught
-                report(shard.observation, f"shard {shard.id}", caught)
+                report(shard.observation, f"shard {shard.id}", caught, failures + 1)
             else:
                 shard.observation.mended(f"shard {shard.id}")
                 if read is not None and read.has_ended:

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from esm.errors import EsmError, OperatorNeeded, RequestRefused, Unavailable
+from esm.errors import EsmError, OperatorNeeded, RequestRefused, StoreTooNew, Unavailable
 from esm.model.clocks import Instant
 from esm.rules.backoff import BASE_S, SLOW_BASE_S, pause_s
 from esm.runtime.observation import Observation
@@ -11,20 +11,27 @@ from esm.runtime.surroundings import Stop, Surroundings
 
 T = TypeVar("T")
 
+LASTS_AFTER = 3
+"""Failures in a row after which a server that does not answer is a problem to show, and no passing trouble."""
+
 
 async def known(
     around: Surroundings, stop: Stop, observation: Observation, where: str, ask: Callable[[], Awaitable[T]]
 ) -> T | None:
-    """The answer of `ask`, however long it takes; None when the stop came first.
+    """The answer of `ask`, however long it takes; None when the stop came first, which cancels what is being asked.
 
-    Survives OperatorNeeded and RequestRefused (shown as the mapping's problem, tried slowly) and Unavailable.
+    Survives OperatorNeeded, RequestRefused, StoreTooNew (tried slowly) and Unavailable; all are shown as the mapping's
+    problem at once: an adapter has tried what is asked here for seconds already.
     """
     failures = 0
     while not stop.is_set:
         error: EsmError
         try:
-            answer = await ask()
-        except (OperatorNeeded, RequestRefused, Unavailable) as caught:
+            with stop.interruptible() as asking:
+                answer = await ask()
+            if asking.cancelled_caught:
+                return None
+        except (OperatorNeeded, RequestRefused, StoreTooNew, Unavailable) as caught:
             error = caught
         else:
             observation.mended(where)
@@ -34,11 +41,14 @@ async def known(
     return None
 
 
-def report(observation: Observation, where: str, error: EsmError) -> None:
-    """Show an error where its reader looks: a problem on the mapping, or a line and a count."""
+def report(observation: Observation, where: str, error: EsmError, failures: int = LASTS_AFTER) -> None:
+    """Show an error where its reader looks: a problem on the mapping, or a line and a count while it may pass.
+
+    `failures` in a row, this one included.
+    """
     if isinstance(error, Unavailable):
         observation.telemetry.poll_failed(None, str(error))
-    else:
+    if not isinstance(error, Unavailable) or failures >= LASTS_AFTER:
         observation.problem(where, str(error))
 
 

@@ -5,17 +5,20 @@ from collections.abc import Callable
 from esm.model.connection import DAEMON
 from esm.model.mapping import NO_RECORDS, OK, Mapping, State
 from esm.model.view import MappingView, ShardView
+from esm.rules import lifecycle
+from esm.rules.lifecycle import Event
 from esm.telemetry import MappingTelemetry
 
 
 class Observation:
     """State, last result and problem of one mapping; `view()` gathers the rest from whoever knows."""
 
-    def __init__(self, mapping: Mapping, telemetry: MappingTelemetry) -> None:
+    def __init__(self, mapping: Mapping, telemetry: MappingTelemetry, state: State | None = None) -> None:
+        """`state`: of the mapping whose place this one takes; None: the mapping is new."""
         self._mapping = mapping
         self._problems: dict[str, str] = {}
+        self._state = state or lifecycle.first(enabled=mapping.enabled)
         self.telemetry = telemetry
-        self.state = State.CREATING
         self.last_result = NO_RECORDS
         self.identity = DAEMON.shown
         self.shards: Callable[[], tuple[ShardView, ...]] = tuple
@@ -23,6 +26,32 @@ class Observation:
         self.backlog: int | None = None
         self._is_circuit_open = False
         self.async_backlog: Callable[[], int | None] = lambda: None
+
+    @property
+    def state(self) -> State:
+        """The state as Lambda's API shows it."""
+        return self._state
+
+    def asked(self, event: Event) -> None:
+        """The configuration wants something else of the mapping."""
+        self._state = lifecycle.after(self._state, event)
+
+    def runs(self) -> None:
+        """Everything is known that the mapping needs: its loops read."""
+        self._state = lifecycle.after(self._state, Event.RUNS)
+
+    def rests(self) -> None:
+        """The mapping is switched off and everything begun is settled: there is nothing to show of it."""
+        assert self.in_flight == 0, "a mapping that rests has no invocation in flight"
+        self._state = lifecycle.after(self._state, Event.RESTS)
+        self._problems.clear()
+        self.shards = tuple
+        self.backlog = None
+
+    def follow(self, mapping: Mapping) -> None:
+        """The mapping changed: its labels follow."""
+        self._mapping = mapping
+        self.telemetry.follow(mapping)
 
     def succeeded(self) -> None:
         """A batch was taken, or its failure was settled."""
@@ -66,7 +95,7 @@ class Observation:
             uuid=self._mapping.uuid,
             function=str(self._mapping.function_arn),
             source=str(self._mapping.source_arn),
-            state=self.state,
+            state=self._state,
             last_result=f"PROBLEM: {problem}" if problem else self.last_result,
             has_problem=problem is not None,
             in_flight=self.in_flight,

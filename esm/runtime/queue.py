@@ -11,7 +11,7 @@ import anyio
 
 from esm.errors import EsmError
 from esm.model.clocks import Instant
-from esm.model.mapping import InvocationType, Mapping, State
+from esm.model.mapping import InvocationType, Mapping
 from esm.model.record import Message, QueueFacts
 from esm.model.view import ShardView
 from esm.ports import QueueSource, Target
@@ -91,7 +91,8 @@ class QueueRunner:
         """
         if not await self._know():
             return
-        self._observation.state = State.ENABLED
+        if not self.stop.is_set:
+            self._observation.runs()
         async with anyio.create_task_group() as background:
             background.start_soon(self._deleter.run)
             background.start_soon(self._watch_facts)
@@ -144,7 +145,7 @@ class QueueRunner:
             finally:
                 self._gate.leave()
             if error is not None:
-                report(self._observation, "source", error)
+                report(self._observation, "source", error, failures + 1)
             failures = await pause_after(self._around, self.stop, error, failures)
             if self._is_quiet:
                 with self.stop.interruptible():
@@ -186,6 +187,9 @@ class QueueRunner:
                 messages, size = await self._receive(count, wait_s)
             except EsmError as error:
                 return batch, held, error
+            except BaseException:
+                self._around.budget.release(held)
+                raise
             if messages and not batch:
                 due_at = Instant(clock.now() + mapping.window_s)
             if messages:

@@ -9,7 +9,7 @@ import anyio
 
 from esm.errors import LeaseLost, OperatorNeeded, Unavailable
 from esm.model.clocks import Instant
-from esm.model.mapping import Mapping, State
+from esm.model.mapping import Mapping
 from esm.model.position import Shard, StreamFacts
 from esm.model.record import ChildShard
 from esm.model.view import ShardView
@@ -93,10 +93,12 @@ class StreamRunner:
         leases = Leases(self._around, self.mapping, facts.identity, self.mapping.lanes)
         if await self._known("store", lambda: self._begin(leases)) is None:
             return
-        self._observation.state = State.ENABLED
+        if not self.stop.is_set:
+            self._observation.runs()
         async with anyio.create_task_group() as shards:
             while not self.stop.is_set:
-                await self._follow(leases, shards)
+                with self.stop.interruptible():
+                    await self._follow(leases, shards)
                 if self._facts.identity != facts.identity:
                     self._observation.telemetry.warned("the stream was made again: it is read from its beginning")
                     shards.cancel_scope.cancel()
@@ -172,14 +174,14 @@ class StreamRunner:
                     self._observation.telemetry.shard_finished(shard.id)
                     self._lineage.finish(shard.id)
                     self._ended_at = self._around.clock.now()
-                    await self._ask_for_children(shard.id)
+                    with self.stop.interruptible():
+                        await self._ask_for_children(shard.id)
                     return
         except* LeaseLost as lost:
             self._observation.telemetry.warned(str(lost.exceptions[0]))
         finally:
             self._running.pop(shard.id, None)
-            if not self._lineage.is_finished(shard.id):
-                self._starting.discard(shard.id)
+            self._starting.discard(shard.id)
             self._wake.notify()
 
     def _announce(self, children: tuple[ChildShard, ...]) -> None:

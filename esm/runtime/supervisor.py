@@ -14,7 +14,9 @@ from esm.model.connection import DAEMONS, Ways
 from esm.model.function import Function
 from esm.model.mapping import Mapping, State
 from esm.model.view import MappingView
+from esm.rules import lifecycle
 from esm.rules.backoff import pause_s
+from esm.rules.lifecycle import Event
 from esm.runtime.knowing import known
 from esm.runtime.observation import Observation
 from esm.runtime.surroundings import Signal, Stop, Surroundings
@@ -52,17 +54,18 @@ Build = Callable[[Plan, Observation], Awaitable[Runner]]
 class Ward:
     """One mapping under supervision: follows its plan until it is dismissed."""
 
-    def __init__(self, around: Surroundings, plan: Plan, build: Build) -> None:
+    def __init__(self, around: Surroundings, plan: Plan, build: Build, state: State | None = None) -> None:
         self._around = around
         self._build = build
         self._plan: Plan | None = plan
+        self._is_enabled = plan.mapping.enabled
         self._running: Plan | None = None
         self._function_arn = plan.mapping.function_arn
         self._runner: Runner | None = None
         self._changed = Signal()
         self._stop = Stop()
         self._waiting = Stop()
-        self.observation = Observation(plan.mapping, around.telemetry.mapping(plan.mapping))
+        self.observation = Observation(plan.mapping, around.telemetry.mapping(plan.mapping), state)
         self.has_ended = anyio.Event()
 
     @property
@@ -71,7 +74,7 @@ class Ward:
         return [plan for plan in (self._running, self._plan) if plan is not None]
 
     def can_follow(self, plan: Plan | None) -> bool:
-        """Whether the mapping goes on under this ward: it is wanted, and its labels stay true."""
+        """Whether the mapping goes on under this ward: it is wanted, and still invokes the function of its labels."""
         return plan is not None and plan.mapping.function_arn == self._function_arn
 
     def follow(self, plan: Plan) -> None:
@@ -79,18 +82,35 @@ class Ward:
         if plan == self._plan:
             return
         before, self._plan = self._plan, plan
+        self.observation.follow(plan.mapping)
         is_same_function = before is not None and (before.function, before.ways) == (plan.function, plan.ways)
-        is_same_state = before is not None and before.mapping.enabled == plan.mapping.enabled
+        is_same_state = plan.mapping.enabled == self._is_enabled
         if self._runner is not None and is_same_function and is_same_state and self._runner.update(plan.mapping):
             return
-        self.observation.state = State.UPDATING if plan.mapping.enabled else State.DISABLING
+        self._ask(plan)
         self._end_runner(Instant(float("inf")))
+
+    def leave(self, successor: Plan | None) -> None:
+        """Drain and end, and show meanwhile where the mapping goes: to what `successor` wants, or away.
+
+        May be called again with another successor.
+        """
+        if successor is None:
+            self.observation.asked(Event.REMOVED)
+        elif self.observation.state is not State.DELETING:
+            self._ask(successor)
+        self.dismiss(Instant(float("inf")))
 
     def dismiss(self, deadline: Instant) -> None:
         """Drain and end."""
         self._plan = None
         self._stop.set(deadline)
         self._end_runner(deadline)
+
+    def _ask(self, plan: Plan) -> None:
+        enabled = plan.mapping.enabled
+        self.observation.asked(lifecycle.asked(was_enabled=self._is_enabled, enabled=enabled))
+        self._is_enabled = enabled
 
     async def run(self) -> None:
         """Run the plan of the moment; survives every error of the mapping itself, with a pause."""
@@ -116,7 +136,7 @@ class Ward:
             telemetry.crashed(wait_s)
             self.observation.problem("program", "an error of esm itself, see the log; the mapping starts again")
             with self._stop.interruptible():
-                await anyio.sleep(wait_s)
+                await self._changed.wait_until(self._around.clock, Instant(self._around.clock.now() + wait_s))
             return crashes
         finally:
             self._running = None
@@ -133,7 +153,7 @@ class Ward:
             return
         self._runner = runner
         self.observation.cleared()
-        self.observation.telemetry.started(str(plan.mapping.source_arn), State.ENABLED)
+        self.observation.telemetry.started(str(plan.mapping.source_arn), self.observation.state)
         try:
             await runner.run()
         finally:
@@ -141,7 +161,7 @@ class Ward:
             self.observation.rested()
 
     async def _rest(self) -> None:
-        self.observation.state = State.DISABLED
+        self.observation.rests()
         with self._stop.interruptible():
             await self._changed.wait()
 
@@ -177,7 +197,8 @@ class Supervisor:
         self._around = around
         self._build = build
         self._wards: dict[str, Ward] = {}
-        self._leaving: set[Ward] = set()
+        self._leaving: dict[str, Ward] = {}
+        """Mappings that end, by UUID; a successor of the same UUID waits until they have."""
         self._tasks: anyio.abc.TaskGroup | None = None
         self._wanted: Table[str, Plan] = {}
 
@@ -194,20 +215,20 @@ class Supervisor:
         if self._tasks is None:
             return
         for uuid in [uuid for uuid, ward in self._wards.items() if not ward.can_follow(plans.get(uuid))]:
-            ward = self._wards.pop(uuid)
-            self._leaving.add(ward)
-            ward.dismiss(Instant(float("inf")))
+            self._leaving[uuid] = self._wards.pop(uuid)
+        for uuid, ward in self._leaving.items():
+            ward.leave(plans.get(uuid))
         for uuid, plan in plans.items():
             if uuid in self._wards:
                 self._wards[uuid].follow(plan)
-            elif not any(view.observation.view().uuid == uuid for view in self._leaving):
+            elif uuid not in self._leaving:
                 self._start(uuid, plan)
 
     async def drain(self, grace_s: float) -> bool:
         """End every mapping gracefully; False: the grace period ended first, the rest is to be cancelled."""
         deadline = Instant(self._around.clock.now() + grace_s)
         self._wanted = {}
-        wards = [*self._wards.values(), *self._leaving]
+        wards = self._all()
         for ward in wards:
             ward.dismiss(deadline)
         with anyio.move_on_after(grace_s) as scope:
@@ -217,21 +238,24 @@ class Supervisor:
 
     def plans(self) -> list[Plan]:
         """Every plan that runs, ends or waits to run."""
-        wards = [*self._wards.values(), *self._leaving]
-        return [*self._wanted.values(), *(plan for ward in wards for plan in ward.plans)]
+        return [*self._wanted.values(), *(plan for ward in self._all() for plan in ward.plans)]
 
     def views(self) -> list[MappingView]:
         """Every mapping as status and metrics show it."""
-        return [ward.observation.view() for ward in self._wards.values()]
+        return [ward.observation.view() for ward in self._all()]
 
-    def _start(self, uuid: str, plan: Plan) -> None:
+    def _all(self) -> list[Ward]:
+        return [*self._wards.values(), *self._leaving.values()]
+
+    def _start(self, uuid: str, plan: Plan, before: State | None = None) -> None:
+        """Begin a mapping; `before` is the state of the ward whose place it takes."""
         assert self._tasks is not None
-        ward = Ward(self._around, plan, self._build)
+        ward = Ward(self._around, plan, self._build, None if before is State.DELETING else before)
         self._wards[uuid] = ward
         self._tasks.start_soon(self._watch, uuid, ward)
 
     async def _watch(self, uuid: str, ward: Ward) -> None:
         await ward.run()
-        self._leaving.discard(ward)
+        self._leaving.pop(uuid, None)
         if uuid in self._wanted and uuid not in self._wards:
-            self._start(uuid, self._wanted[uuid])
+            self._start(uuid, self._wanted[uuid], ward.observation.state)

@@ -6,6 +6,8 @@ import signal
 import threading
 import time
 
+import pytest
+
 from tests import servers
 from tests.end_to_end.world import Queue, World, client, wait_for
 
@@ -66,6 +68,7 @@ def test_a_broken_target_does_not_drive_a_queue_into_its_dead_letter_queue(world
     assert sum(received) <= 50 + 10 * 7
 
 
+@pytest.mark.timeout(400)  # sixty starts and stops of a process: the guard against hangs is meant for less
 def test_thirty_restarts_lose_no_message_to_the_dead_letter_queue(world: World, ministack: str) -> None:
     queue = Queue(ministack, "restarts", visibility_s=30, receives_max=1)
     world.configure(endpoint_url=ministack, functions={"orders": world.function()}, mappings=[mapping(queue)])

@@ -197,3 +197,39 @@ def test_latest_is_pinned_when_the_mapping_is_made(world: World, ministack: str)
 def _environments(world: World) -> list[str]:
     folder = world.folder / "host" / "environments"
     return [entry.name for entry in folder.iterdir()]
+
+
+def test_another_function_under_the_same_uuid_goes_on_at_the_position_and_so_does_a_mapping_switched_on_again(
+    world: World, ministack: str
+) -> None:
+    table = Table(ministack, "renamed")
+    functions = {"old": world.function(SLEEP_S="0.3"), "new": world.function(MODE="partial")}
+    one = mapping(table.arn, UUID="6f1d8a4e-0000-4000-8000-00000000cafe", BatchSize=2)
+
+    def configure(name: str, **more: Any) -> None:
+        world.configure(endpoint_url=ministack, functions=functions, mappings=[{**one, "FunctionName": name, **more}])
+
+    def is_shown(name: str, state: str) -> bool:
+        (shown,) = world.status()
+        return (shown["function"].rsplit(":", 1)[1], shown["state"], shown["in_flight"]) == (name, state, 0)
+
+    ids = [f"{number:02d}" for number in range(12)]
+    configure("old")
+    world.start()
+    for identity in ids:
+        table.put("k", identity)
+    wait_for(lambda: world.metric("esm_invocations_in_flight") == 1, "the old function runs")
+    configure("new")
+    wait_for(lambda: set(world.taken()) == set(ids), "the new function takes the rest")
+    taken_by_old = world.metric("esm_invoked_events_total", function="function:old")
+    assert taken_by_old == 0, "the series of the old function are gone"
+    wait_for(lambda: is_shown("new", "Enabled"), "the new function is shown")
+    configure("new", Enabled=False)
+    wait_for(lambda: is_shown("new", "Disabled"), "the mapping is disabled")
+    table.put("k", "while it was off")
+    time.sleep(1)
+    assert "while it was off" not in world.taken()
+    configure("new")
+    wait_for(lambda: "while it was off" in world.taken(), "what was written meanwhile is taken")
+    assert world.taken() == [*ids, "while it was off"]
+    assert world.stop() == 0

@@ -86,6 +86,7 @@ class Play:
     async def until_settled(self, timeout_s: float = 4000) -> None:
         """Let a worker without faults finish everything."""
         self.world.faults = False
+        self.runner = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.work)
             with anyio.move_on_after(timeout_s):

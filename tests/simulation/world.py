@@ -94,6 +94,8 @@ class World:
         self.poison: set[int] = set()
         self.broken_until = 0.0
         self.destination_broken_until = 0.0
+        self.answers_after_s = 0.0
+        """Sources do not answer for so long, and then only that they are out of reach."""
         self.may_cancel_receives = False
         """A crash cancels what a stop must not."""
         self.clock = Clock()
@@ -120,6 +122,12 @@ class World:
 
     async def takes_time(self, most_s: float = 0.05) -> None:
         await anyio.sleep(self.random.random() * most_s)
+
+    async def wait_answer(self) -> None:
+        await self.takes_time()
+        if self.answers_after_s:
+            await anyio.sleep(self.answers_after_s)
+            raise Unavailable("out of reach")
 
     def taken(self) -> set[int]:
         return {identity for one in self.invocations for identity in one.succeeded}
@@ -233,7 +241,7 @@ class FakeStream:
         return FakeReader(self._world, self, shard_id, position)
 
     async def _reach(self) -> None:
-        await self._world.takes_time()
+        await self._world.wait_answer()
         if self.is_missing:
             raise OperatorNeeded("Stream not found")
         if self._world.fails(0.05):
@@ -279,7 +287,7 @@ class FakeReader:
 
     async def read(self, limit: int) -> Read:
         world = self._world
-        await world.takes_time()
+        await world.wait_answer()
         if world.fails(0.1):
             raise Unavailable("throttled")
         oldest = self._stream.trimmed_before
@@ -486,7 +494,7 @@ class FakeQueue:
         return found
 
     async def _reach(self) -> None:
-        await self._world.takes_time()
+        await self._world.wait_answer()
         if self._world.fails(0.05):
             raise Unavailable("throttled")
 
