@@ -64,7 +64,8 @@ class Adapters:
         mapping, target = plan.mapping, self.target(plan.function)
         if not mapping.source_kind.is_stream:
             source = open_queue(mapping, self.sessions)
-            return QueueRunner(around, mapping, source, target, observation)
+            allows_loops = plan.function.allows_loops
+            return QueueRunner(around, mapping, source, target, observation, allows_loops=allows_loops)
         role = (await target.facts()).role
         stream = open_stream(
             mapping,

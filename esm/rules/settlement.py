@@ -8,7 +8,7 @@ nothing of a group is invoked once an earlier message of it is left to the queue
 """
 
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -19,6 +19,7 @@ from esm.model.mapping import FailureBackoff
 from esm.model.outcome import Failed, FailedItems, Outcome, Succeeded
 from esm.model.record import Message
 from esm.rules.backoff import BASE_S, SLOW_BASE_S, pause_s
+from esm.rules.batching import fitting
 from esm.rules.events import PAYLOAD_BYTES_MAX, payload_bytes
 from esm.rules.visibility import returns_s
 
@@ -90,7 +91,7 @@ class Settlement:
 
     def __init__(self, messages: Sequence[Message], ways: Ways = PLAIN) -> None:
         self._ways = ways
-        self._pieces: deque[Messages] = deque([tuple(messages)] if messages else ())
+        self._pieces: deque[Messages] = deque(_cut(tuple(messages)))
         self._delete: Messages = ()
         self._failed: Messages = ()
         self._left: Messages = ()
@@ -243,6 +244,14 @@ class Settlement:
             for message in self.open:
                 ends[message.group] = min(message.visible_at, ends.get(message.group, message.visible_at))
             self._pieces = deque(tuple(_ending(one, ends[one.group]) for one in piece) for piece in self._pieces)
+
+
+def _cut(messages: Messages) -> Iterator[Messages]:
+    """Pieces that fit a payload."""
+    while messages:
+        count = fitting(messages, len(messages), PAYLOAD_BYTES_MAX)
+        yield messages[:count]
+        messages = messages[count:]
 
 
 def _ending(message: Message, at: Instant | None) -> Message:

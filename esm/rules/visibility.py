@@ -15,8 +15,11 @@ HIDDEN_MAX_S = 43_200
 BEAT_PART = 1 / 2
 """An extension is due when this part of the queue's visibility time-out is left."""
 
-BEAT_MIN_S = 0.25
-"""Two extensions are at least this far apart."""
+BEAT_SLACK = 1 / 10
+"""What would be due within this part of the time-out is extended along; what failed is tried again after it."""
+
+BEAT_MIN_S, BEAT_MAX_S = 0.25, 5.0
+"""Two extensions of one batch are at least so far apart."""
 
 DOUBLINGS_MAX = 30
 
@@ -35,10 +38,15 @@ def extend_at(messages: Iterable[Message], visibility_s: int, now: Instant) -> I
 
 def extended_s(message: Message, visibility_s: int, now: Instant) -> int:
     """For how many seconds from now to hide a message; 0: it stays as it is."""
-    if message.visible_at <= now:
+    if not now < message.visible_at <= now + visibility_s * (BEAT_PART + BEAT_SLACK):
         return 0
     seconds = min(visibility_s, int(message.received_at + HIDDEN_MAX_S - now))
     return seconds if now + seconds > message.visible_at else 0
+
+
+def again_s(visibility_s: int) -> float:
+    """The pause between two extensions of a batch, the second of which mends what the first could not."""
+    return min(BEAT_MAX_S, max(BEAT_MIN_S, visibility_s * BEAT_SLACK))
 
 
 def returns_s(message: Message, backoff: FailureBackoff, now: Instant) -> int:

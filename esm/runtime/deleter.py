@@ -1,4 +1,7 @@
-"""Deleter: messages that were taken leave the queue, in calls of ten, from whichever receivers they come."""
+"""Deleter: messages that were taken leave the queue, in calls of ten, from whichever receivers they come.
+
+On a FIFO queue each batch is deleted by calls of its own, one after the other, so that a group is deleted in order.
+"""
 
 import anyio
 
@@ -26,15 +29,27 @@ class _Request:
     def __init__(self, messages: tuple[Message, ...]) -> None:
         self.open = len(messages)
         self.done = anyio.Event()
+        self.undeleted: list[Message] = []
+
+    def settled(self, message: Message, *, is_deleted: bool) -> None:
+        """A message is deleted, or given up."""
+        self.open -= 1
+        if not is_deleted:
+            self.undeleted.append(message)
+        if self.open == 0:
+            self.done.set()
 
 
 class Deleter:
     """Runs inside the mapping's task group; survives Unavailable and OperatorNeeded, ends by cancellation."""
 
-    def __init__(self, around: Surroundings, source: QueueSource, observation: Observation) -> None:
+    def __init__(
+        self, around: Surroundings, source: QueueSource, observation: Observation, *, is_fifo: bool = False
+    ) -> None:
         self._around = around
         self._source = source
         self._observation = observation
+        self._is_fifo = is_fifo
         self._waiting: list[tuple[Message, _Request]] = []
         self._calls: anyio.abc.TaskGroup | None = None
         self._is_collecting = False
@@ -45,9 +60,13 @@ class Deleter:
             self._calls = calls
             await anyio.sleep_forever()
 
-    async def delete(self, messages: tuple[Message, ...]) -> None:
-        """Return once each message is deleted, or has been given up: then the queue delivers it again."""
+    async def delete(self, messages: tuple[Message, ...]) -> list[Message]:
+        """Return once each message is deleted or given up; returns the latter: the queue delivers them again."""
         request = _Request(messages)
+        if self._is_fifo:
+            for start in range(0, len(messages), CALL_SIZE):
+                await self._settle([(message, request) for message in messages[start : start + CALL_SIZE]])
+            return request.undeleted
         self._waiting.extend((message, request) for message in messages)
         assert self._calls is not None
         while len(self._waiting) >= CALL_SIZE:
@@ -56,6 +75,7 @@ class Deleter:
             self._is_collecting = True
             self._calls.start_soon(self._collect)
         await request.done.wait()
+        return request.undeleted
 
     async def _collect(self) -> None:
         await anyio.sleep(LINGER_S)
@@ -78,10 +98,10 @@ class Deleter:
             worth = [message for message in failed if self._is_worth_a_try(message, tries)]
             if len(worth) < len(failed):
                 self._observation.telemetry.delete_given_up(len(failed) - len(worth))
-            again = {id(message) for message in worth}
+            lost, again = {id(message) for message in failed}, {id(message) for message in worth}
             for message, request in left:
                 if id(message) not in again:
-                    _settled_one(request)
+                    request.settled(message, is_deleted=id(message) not in lost)
             left = [(message, request) for message, request in left if id(message) in again]
             if left:
                 pause = pause_s(tries, self._around.jitter())
@@ -99,9 +119,3 @@ class Deleter:
 
     def _is_worth_a_try(self, message: Message, tries: int) -> bool:
         return tries < TRIES_MIN or self._around.clock.now() < message.visible_at
-
-
-def _settled_one(request: _Request) -> None:
-    request.open -= 1
-    if request.open == 0:
-        request.done.set()

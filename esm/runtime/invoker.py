@@ -7,7 +7,7 @@ from esm.model.invocation import Invocation, Misconfigured
 from esm.model.mapping import CALL_FAILED, Mapping
 from esm.model.outcome import Failed, FailedItems, Outcome, Succeeded
 from esm.ports import Target
-from esm.rules import events, responses
+from esm.rules import events, recursion, responses
 from esm.rules.events import HasEvent
 from esm.runtime.gate import Gate
 from esm.runtime.observation import Observation
@@ -25,11 +25,15 @@ class Invoker:
 
     async def invoke(
         self, mapping: Mapping, records: Sequence[HasEvent], ids: Sequence[str], attempt: int,
-        shard: str | None = None, start_by: Instant | None = None,
+        shard: str | None = None, start_by: Instant | None = None, headers: Sequence[str | None] = (),
     ) -> Outcome:  # fmt: skip
-        """Run the function with `records`, named `ids`, and report the outcome to gate, telemetry and status."""
+        """Run the function with `records`, named `ids`, and report the outcome to gate, telemetry and status.
+
+        `headers` are the trace headers that the records carry.
+        """
+        trace = recursion.onward(headers, recursion.fingerprint(mapping.function_arn), self._trace())
         invocation = Invocation(
-            self._around.new_id(), mapping.function_arn, events.payload(records), start_by, self._trace()
+            self._around.new_id(), mapping.function_arn, events.payload(records), start_by, trace
         )  # fmt: skip
         observation = self._observation
         began_at = self._around.clock.now()
