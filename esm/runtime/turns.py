@@ -48,6 +48,8 @@ class Turns:
             held = sum([len(message.event) for message in group])
             self._around.budget.release(-held)
             tasks.start_soon(self._settle_later, group, held)
+        if not mine:
+            return
         try:
             await self._settle(mine)
         finally:
