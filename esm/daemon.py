@@ -79,7 +79,8 @@ class Adapters:
         sessions = self.sessions.through(plan.ways.source)
         if not mapping.source_kind.is_stream:
             source = open_queue(mapping, sessions)
-            return QueueRunner(around, mapping, source, target, observation)
+            allows_loops = plan.function.allows_loops
+            return QueueRunner(around, mapping, source, target, observation, allows_loops=allows_loops)
         role = (await target.facts()).role
         stream = open_stream(
             mapping,

@@ -53,7 +53,7 @@ async def _source(plan: Plan, adapters: Adapters) -> None:
         timeout_s = (await adapters.target(plan.function, plan.ways.target).facts()).timeout_s
     except EsmError:
         return  # the check of the function says so
-    if timeout_s is not None:
+    if timeout_s is not None and not mapping.extends_visibility:
         check_timeout(timeout_s, queue.visibility_s)
 
 

@@ -69,9 +69,10 @@ class QueueSource(Protocol):
         """Visibility, sizes, kind. Raises: OperatorNeeded (no such queue, no permission), Unavailable."""
         ...
 
-    async def receive(self, count: int, wait_s: int) -> list[Message]:
+    async def receive(self, count: int, wait_s: int, attempt: str | None = None) -> list[Message]:
         """Up to `count` (1..10) messages, after waiting up to `wait_s` (0..20) for the first.
 
+        `attempt` (FIFO only) names this receive: the same name after a failure brings the same messages again.
         Never cancel it once sent: messages that it would bring vanish for a visibility time-out.
         Raises: OperatorNeeded, Unavailable.
         """
@@ -84,8 +85,18 @@ class QueueSource(Protocol):
         """
         ...
 
-    async def release(self, messages: Sequence[Message]) -> None:
-        """Make up to 10 messages visible again at once, each if possible. Raises: OperatorNeeded, Unavailable."""
+    async def release(self, messages: Sequence[Message], delay_s: int = 0) -> None:
+        """Make up to 10 messages visible again in `delay_s` seconds, in this order, each if possible.
+
+        Raises: OperatorNeeded, Unavailable.
+        """
+        ...
+
+    async def extend(self, messages: Sequence[Message], seconds: Sequence[int]) -> list[Message]:
+        """Hide up to 10 messages for so many seconds from now, each; returns those that are not.
+
+        Raises: OperatorNeeded, Unavailable.
+        """
         ...
 
 

@@ -99,6 +99,9 @@ class Telemetry:
         self.poll_errors = _counter(registry, "esm_poll_errors", "Reads of the source that failed")
         self.position_lost = _counter(registry, "esm_position_lost", "Positions trimmed before they were read")
         self.restarts = _counter(registry, "esm_mapping_restarts", "Restarts after an error of the program itself")
+        self.recursive = _counter(
+            registry, "esm_recursive_invocations_dropped", "Messages not invoked: their loop was stopped"
+        )
         self.duration = Histogram(
             "esm_invocation_duration_seconds", "Duration of invocations", _LABELS, registry=registry,
             buckets=_DURATION_BUCKETS,
@@ -199,7 +202,7 @@ class MappingTelemetry:
         t = self._telemetry
         return (
             t.polled, t.filtered_out, t.invoked, t.failed, t.deleted, t.delivered, t.destination_errors, t.poll_errors,
-            t.position_lost, t.restarts, t.duration, t.batch_size, t.iterator_age,
+            t.position_lost, t.restarts, t.recursive, t.duration, t.batch_size, t.iterator_age,
         )  # fmt: skip
 
     def follow(self, mapping: Mapping) -> None:
@@ -304,6 +307,20 @@ class MappingTelemetry:
     def released(self, count: int, reason: str) -> None:
         """Messages were handed back to the queue without invoking."""
         _log(logging.DEBUG, "messages released", **self._where, messages=count, reason=reason)
+
+    def returned(self, count: int, delay_s: int) -> None:
+        """Messages failed and come again after a pause of their own."""
+        _log(logging.DEBUG, "messages returned", **self._where, messages=count, delay_s=delay_s)
+
+    def extension_failed(self, count: int, error: str) -> None:
+        """Messages could not be hidden for longer; it is tried again until their visibility ends."""
+        _log(logging.WARNING, "visibility not extended", **self._where, messages=count, error=error)
+
+    def loop_stopped(self, count: int, hops: int) -> None:
+        """Messages have been through the function too often: they are left to the queue's redrive policy."""
+        self._telemetry.recursive.labels(**self._labels).inc(count)
+        _log(logging.ERROR, "loop stopped", **self._where, messages=count, hops=hops,
+             remedy="end the loop, or set RecursiveLoop: Allow on the function")  # fmt: skip
 
     def let_go(self, count: int) -> None:
         """A batch could not be invoked before its visibility ended: the queue delivers it again."""

@@ -29,6 +29,12 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     sent_at: UnixTime
     group: str | None = None
     """`MessageGroupId`; orders messages on FIFO queues only."""
+    receives: int = 1
+    """`ApproximateReceiveCount`: this receive included."""
+    received_at: Instant = Instant(0.0)
+    """When it was received, at the latest; a queue hides a message for 12 hours from then at most."""
+    trace: str | None = None
+    """`AWSTraceHeader`, as its sender wrote it."""
 
 
 class Read(msgspec.Struct, frozen=True, gc=False):

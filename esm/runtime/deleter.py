@@ -1,4 +1,7 @@
-"""Deleter: messages that were taken leave the queue, in calls of ten, from whichever receivers they come."""
+"""Deleter: messages that were taken leave the queue, in calls of ten, from whichever receivers they come.
+
+On a FIFO queue each batch is deleted by calls of its own, one after the other, so that a group is deleted in order.
+"""
 
 from collections.abc import Sequence
 
@@ -34,15 +37,27 @@ class _Request:
         self.open = len(messages)
         self.were_taken = were_taken
         self.done = anyio.Event()
+        self.undeleted: list[Message] = []
+
+    def settled(self, message: Message, *, is_deleted: bool) -> None:
+        """A message is deleted, or given up."""
+        self.open -= 1
+        if not is_deleted:
+            self.undeleted.append(message)
+        if self.open == 0:
+            self.done.set()
 
 
 class Deleter:
     """Runs inside the mapping's task group; survives Unavailable and OperatorNeeded, ends by cancellation."""
 
-    def __init__(self, around: Surroundings, source: QueueSource, observation: Observation) -> None:
+    def __init__(
+        self, around: Surroundings, source: QueueSource, observation: Observation, *, is_fifo: bool = False
+    ) -> None:
         self._around = around
         self._source = source
         self._observation = observation
+        self._is_fifo = is_fifo
         self._waiting: list[tuple[Message, _Request]] = []
         self._calls: anyio.abc.TaskGroup | None = None
         self._is_collecting = False
@@ -55,9 +70,15 @@ class Deleter:
             self._calls = calls
             await anyio.sleep_forever()
 
-    async def delete(self, messages: tuple[Message, ...]) -> None:
-        """Return once each message is deleted, or has been given up: then the queue delivers it again."""
-        await self._delete(_Request(messages, were_taken=True), messages)
+    async def delete(self, messages: tuple[Message, ...]) -> list[Message]:
+        """Return once each message is deleted or given up; returns the latter: the queue delivers them again."""
+        request = _Request(messages, were_taken=True)
+        if self._is_fifo:
+            for start in range(0, len(messages), CALL_SIZE):
+                await self._settle([(message, request) for message in messages[start : start + CALL_SIZE]])
+            return request.undeleted
+        await self._delete(request, messages)
+        return request.undeleted
 
     async def discard(self, messages: Sequence[Message]) -> None:
         """Delete messages that no filter pattern matches, in the background; returns once few enough are on their way.
@@ -89,6 +110,7 @@ class Deleter:
             self._is_collecting = True
             self._calls.start_soon(self._collect)
         await request.done.wait()
+        return request.undeleted
 
     async def _collect(self) -> None:
         await anyio.sleep(LINGER_S)
@@ -113,10 +135,10 @@ class Deleter:
             worth = [message for message in failed if self._is_worth_a_try(message, tries)]
             if len(worth) < len(failed):
                 self._observation.telemetry.delete_given_up(len(failed) - len(worth))
-            again = {id(message) for message in worth}
+            lost, again = {id(message) for message in failed}, {id(message) for message in worth}
             for message, request in left:
                 if id(message) not in again:
-                    _settled_one(request)
+                    request.settled(message, is_deleted=id(message) not in lost)
             left = [(message, request) for message, request in left if id(message) in again]
             if left:
                 pause = pause_s(tries, self._around.jitter())
@@ -134,9 +156,3 @@ class Deleter:
 
     def _is_worth_a_try(self, message: Message, tries: int) -> bool:
         return tries < TRIES_MIN or self._around.clock.now() < message.visible_at
-
-
-def _settled_one(request: _Request) -> None:
-    request.open -= 1
-    if request.open == 0:
-        request.done.set()

@@ -22,6 +22,11 @@ class Gate:
         """Whether the target could not be reached three times in a row."""
         return self._pressure.is_broken
 
+    @property
+    def limit(self) -> int:
+        """How many may be inside now."""
+        return self._pressure.limit
+
     async def enter(self) -> None:
         """Wait for a slot and take it."""
         if not self._waiting and self.in_use < self._pressure.limit:

@@ -7,7 +7,7 @@ from esm.model.invocation import Ending, Invocation, Misconfigured, Refused
 from esm.model.mapping import CALL_FAILED, InvocationType, Mapping
 from esm.model.outcome import Failed, FailedItems, Outcome, Succeeded
 from esm.ports import Target
-from esm.rules import events, responses
+from esm.rules import events, recursion, responses
 from esm.rules.events import HasEvent
 from esm.runtime.gate import Gate
 from esm.runtime.observation import Observation
@@ -26,14 +26,17 @@ class Invoker:
     async def invoke(
         self, mapping: Mapping, records: Sequence[HasEvent], ids: Sequence[str], attempt: int,
         shard: str | None = None, start_by: Instant | None = None, members: bytes = b"",
+        headers: Sequence[str | None] = (),
     ) -> Outcome:  # fmt: skip
         """Run the function with `records`, named `ids`, and report the outcome to gate, telemetry and status.
 
-        `members` are those of a tumbling window; the answer must hold a state then.
+        `members` are those of a tumbling window; the answer must hold a state then. `headers` are the trace headers
+        that the records carry.
         """
         payload = events.payload(records, members)
+        trace = recursion.onward(headers, recursion.fingerprint(mapping.function_arn), self._trace())
         invocation = Invocation(
-            self._around.new_id(), mapping.function_arn, payload, start_by, self._trace(),
+            self._around.new_id(), mapping.function_arn, payload, start_by, trace,
             mapping.invocation_type is InvocationType.EVENT,
         )  # fmt: skip
         observation = self._observation

@@ -33,7 +33,9 @@ ENVELOPE_BYTES = 4_096
 """What a message costs around its body and attributes."""
 
 LATE_S = 1.0
-"""A message is taken to become visible this much early, at most a tenth of its time: the answer took some to come."""
+"""A message is taken to become visible this much early, at most a tenth of its time: the answer took some to come. One
+that took longer than this and than its wait has no part in the time that is left.
+"""
 
 _ATTRIBUTES = ["VisibilityTimeout", "MaximumMessageSize", "FifoQueue", "ApproximateNumberOfMessages"]
 _RAW_NONE = msgspec.Raw(b"")
@@ -114,38 +116,52 @@ class SqsQueue:
             backlog=int(attributes.get("ApproximateNumberOfMessages", 0)),
         )
 
-    async def receive(self, count: int, wait_s: int) -> list[Message]:
+    async def receive(self, count: int, wait_s: int, attempt: str | None = None) -> list[Message]:
         """One ReceiveMessage."""
+        named = {} if attempt is None else {"ReceiveRequestAttemptId": attempt}
+        asked_at = anyio.current_time()
         try:
             answer = await self._sessions.call(
                 self._client, "receive_message", QueueUrl=self._url, MaxNumberOfMessages=count,
-                WaitTimeSeconds=wait_s, MessageSystemAttributeNames=["All"], MessageAttributeNames=["All"],
+                WaitTimeSeconds=wait_s, MessageSystemAttributeNames=["All"], MessageAttributeNames=["All"], **named,
             )  # fmt: skip
         except OperatorNeeded as error:
             raise _spoken(error) from error.__cause__
-        visible_at = Instant(anyio.current_time() + self._visibility_s - min(LATE_S, self._visibility_s / 10))
+        received_at = Instant(min(anyio.current_time(), asked_at + max(wait_s, LATE_S)))
+        visible_at = Instant(received_at + self._visibility_s - min(LATE_S, self._visibility_s / 10))
         with taking_apart("ReceiveMessage", "SQS"):
             found = _received.decode(answer[BODY] or b"{}").Messages or []
-            return [self._frame.message(message, visible_at) for message in found]
+            return [self._frame.message(message, received_at, visible_at) for message in found]
 
     async def delete(self, messages: Sequence[Message]) -> list[Message]:
         """One DeleteMessageBatch; an entry whose handle is not valid any more is settled."""
-        return await self._batch("delete_message_batch", messages, {})
+        failed = await self._batch("delete_message_batch", messages, [{}] * len(messages))
+        return [message for message, entry in failed if not _is_settled(entry)]
 
-    async def release(self, messages: Sequence[Message]) -> None:
-        """One ChangeMessageVisibilityBatch with 0."""
-        await self._batch("change_message_visibility_batch", messages, {"VisibilityTimeout": 0})
+    async def release(self, messages: Sequence[Message], delay_s: int = 0) -> None:
+        """One ChangeMessageVisibilityBatch."""
+        await self._change(messages, [delay_s] * len(messages))
 
-    async def _batch(self, operation: str, messages: Sequence[Message], more: dict[str, int]) -> list[Message]:
+    async def extend(self, messages: Sequence[Message], seconds: Sequence[int]) -> list[Message]:
+        """One ChangeMessageVisibilityBatch."""
+        return [message for message, _ in await self._change(messages, seconds)]
+
+    async def _change(self, messages: Sequence[Message], seconds: Sequence[int]) -> list[tuple[Message, _Entry]]:
+        more = [{"VisibilityTimeout": one} for one in seconds]
+        return await self._batch("change_message_visibility_batch", messages, more)
+
+    async def _batch(
+        self, operation: str, messages: Sequence[Message], more: Sequence[dict[str, int]]
+    ) -> list[tuple[Message, _Entry]]:
+        """One call; returns what failed."""
         entries = [
-            {"Id": str(index), "ReceiptHandle": message.receipt_handle, **more}
+            {"Id": str(index), "ReceiptHandle": message.receipt_handle, **more[index]}
             for index, message in enumerate(messages)
         ]
         answer = await self._sessions.call(self._client, operation, QueueUrl=self._url, Entries=entries)
         with taking_apart(operation, "SQS"):
-            failed = _entries.decode(answer[BODY] or b"{}").Failed or []
-        open_ids = {entry.Id for entry in failed if not _is_settled(entry)}
-        return [message for index, message in enumerate(messages) if str(index) in open_ids]
+            failed = {entry.Id: entry for entry in _entries.decode(answer[BODY] or b"{}").Failed or []}
+        return [(one, failed[str(index)]) for index, one in enumerate(messages) if str(index) in failed]
 
 
 class _Frame:
@@ -163,7 +179,7 @@ class _Frame:
             ]
         )
 
-    def message(self, message: _Message, visible_at: Instant) -> Message:
+    def message(self, message: _Message, received_at: Instant, visible_at: Instant) -> Message:
         """The message with its event, in the recorded order of keys."""
         attributes = {name: str(value) for name, value in message.Attributes.items()}
         parts = [
@@ -177,6 +193,7 @@ class _Frame:
             parts.append(b',"md5OfMessageAttributes":null')
         parts += [b',"md5OfBody":', _encode(message.MD5OfBody), self._tail]
         sent_ms = attributes.get("SentTimestamp", "")
+        receives = attributes.get("ApproximateReceiveCount", "")
         return Message(
             event=b"".join(parts),
             message_id=message.MessageId,
@@ -184,6 +201,9 @@ class _Frame:
             visible_at=visible_at,
             sent_at=UnixTime(int(sent_ms) / 1000 if sent_ms.isdecimal() else time.time()),
             group=attributes.get("MessageGroupId"),
+            receives=int(receives) if receives.isdecimal() else 1,
+            received_at=received_at,
+            trace=attributes.get("AWSTraceHeader"),
         )
 
 

@@ -1,7 +1,8 @@
 """Messages a second through a queue mapping, beside a bare aiobotocore loop with as many tasks, in turn, in one run.
 
 Both receive ten messages of 1 KB and delete them; esm also builds the Lambda event and invokes a function that returns
-at once. Run: `python -m tests.bench.queue [seconds] [rounds]`.
+at once: first with five batches at once, then with all that scaling gives in the time, beside as many tasks.
+Run: `python -m tests.bench.queue [seconds] [rounds]`.
 """
 
 import statistics
@@ -20,8 +21,9 @@ from esm.model.arn import Arn, SourceKind
 from esm.model.function import FunctionFacts
 from esm.model.invocation import Answer, Invocation
 from esm.model.mapping import Mapping
+from esm.rules.scaling import ADDED_A_MINUTE, STARTS_WITH
 from esm.runtime.observation import Observation
-from esm.runtime.queue import RECEIVERS, QueueRunner
+from esm.runtime.queue import QueueRunner
 from esm.runtime.surroundings import ByteBudget, Surroundings, SystemClock
 from esm.sources import open_queue
 from esm.stores.memory import MemoryStore
@@ -53,7 +55,7 @@ class Counter:
         return
 
 
-async def through_esm(url: str, seconds: float) -> float:
+async def through_esm(url: str, seconds: float, most: int | None) -> float:
     telemetry = Telemetry(CollectorRegistry())
     around = Surroundings(
         clock=SystemClock(), telemetry=telemetry, store=MemoryStore(), budget=ByteBudget(1 << 29),
@@ -61,7 +63,7 @@ async def through_esm(url: str, seconds: float) -> float:
     )  # fmt: skip
     mapping = Mapping(
         "u", "f", Arn.parse("arn:aws:lambda:us-east-1:000000000000:function:f"),
-        Arn.parse("arn:aws:sqs:us-east-1:000000000000:q"), SourceKind.SQS,
+        Arn.parse("arn:aws:sqs:us-east-1:000000000000:q"), SourceKind.SQS, concurrency_max=most,
     )  # fmt: skip
     sessions = Sessions("us-east-1", url, {}, telemetry.aws_request)
     target = Counter()
@@ -73,7 +75,7 @@ async def through_esm(url: str, seconds: float) -> float:
     return target.messages / seconds
 
 
-async def through_a_bare_loop(url: str, seconds: float) -> float:
+async def through_a_bare_loop(url: str, seconds: float, tasks_count: int) -> float:
     count = 0
     async with get_session().create_client("sqs", endpoint_url=url, **CREDENTIALS) as sqs:
         queue = (await sqs.get_queue_url(QueueName="q"))["QueueUrl"]
@@ -88,16 +90,24 @@ async def through_a_bare_loop(url: str, seconds: float) -> float:
 
         with anyio.move_on_after(seconds):
             async with anyio.create_task_group() as tasks:
-                for _ in range(RECEIVERS):
+                for _ in range(tasks_count):
                     tasks.start_soon(loop)
     return count / seconds
 
 
 async def compare(url: str, seconds: float, rounds: int) -> None:
-    pairs = [(await through_esm(url, seconds), await through_a_bare_loop(url, seconds)) for _ in range(rounds)]
-    ours, bare = (statistics.median(column) for column in zip(*pairs, strict=True))
-    ratio = statistics.median(one / other for one, other in pairs)
-    print(f"esm {ours:,.0f} messages/s, bare loop {bare:,.0f} messages/s, ratio {ratio:.2f} (medians of {rounds})")
+    for most in (STARTS_WITH, None):
+        count = STARTS_WITH + (0 if most else int(seconds * ADDED_A_MINUTE / 60))
+        pairs = [
+            (await through_esm(url, seconds, most), await through_a_bare_loop(url, seconds, count))
+            for _ in range(rounds)
+        ]
+        ours, bare = (statistics.median(column) for column in zip(*pairs, strict=True))
+        ratio = statistics.median(one / other for one, other in pairs)
+        print(
+            f"up to {count} batches at once: esm {ours:,.0f} messages/s, bare loop {bare:,.0f} messages/s,"
+            f" ratio {ratio:.2f} (medians of {rounds})"
+        )
 
 
 def main(seconds: float = 3.0, rounds: int = 5) -> None:

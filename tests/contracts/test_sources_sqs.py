@@ -156,6 +156,76 @@ async def test_a_fifo_queue_says_so_and_its_messages_their_group(fifo: World) ->
     assert {"MessageGroupId", "MessageDeduplicationId"} <= set(attributes)
 
 
+async def test_what_is_released_with_a_delay_comes_after_it(world: World) -> None:
+    await world.queue.facts()
+    await world.send("later")
+    first = await world.queue.receive(10, 1)
+    released_at = time.monotonic()
+    await world.queue.release(first, 2)
+    assert await world.queue.receive(10, 0) == []
+    (second,) = await world.queue.receive(10, 5)
+    assert time.monotonic() - released_at > 1.5
+    assert (first[0].receives, second.receives) == (1, 2)
+
+
+async def test_what_is_extended_stays_hidden_for_longer_and_an_unknown_handle_is_named(world: World) -> None:
+    await world.queue.facts()
+    for number in range(2):
+        await world.send(str(number))
+    short, long = [(await world.queue.receive(1, 1))[0] for _ in range(2)]
+    unknown = Message(b"", "x", "no-handle", Instant(0.0), UnixTime(0.0))
+    assert await world.queue.extend([short, unknown, long], [1, 30, 30]) == [unknown]
+    (again,) = await world.queue.receive(10, 5)
+    assert again.message_id == short.message_id
+    assert await world.queue.receive(10, 1) == []
+
+
+async def test_a_message_knows_its_trace_and_when_it_was_received(world: World) -> None:
+    await world.queue.facts()
+    header = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1;Lineage=1:25ebe4ec:3"
+    await world.send("plain")
+    await world.send(
+        "traced", MessageSystemAttributes={"AWSTraceHeader": {"DataType": "String", "StringValue": header}}
+    )
+    began_at = anyio.current_time()
+    found = {
+        json.loads(one.event)["body"]: one
+        for one in [*await world.queue.receive(10, 1), *await world.queue.receive(10, 0)]
+    }
+    assert (found["plain"].trace, found["traced"].trace) == (None, header)
+    assert json.loads(found["traced"].event)["attributes"]["AWSTraceHeader"] == header
+    assert began_at <= found["plain"].received_at <= anyio.current_time()
+
+
+async def test_a_fair_queue_passes_the_group_on_and_orders_nothing(world: World) -> None:
+    await world.queue.facts()
+    await world.send("one", MessageGroupId="tenant")
+    (message,) = await world.queue.receive(10, 1)
+    assert message.group == "tenant"
+    assert json.loads(message.event)["attributes"]["MessageGroupId"] == "tenant"
+
+
+async def test_a_receive_that_is_named_brings_what_one_without_a_name_brings(fifo: World) -> None:
+    await fifo.queue.facts()
+    await fifo.send("0", MessageGroupId="g")
+    (message,) = await fifo.queue.receive(10, 1, str(uuid.uuid4()))
+    assert message.group == "g"
+
+
+async def test_a_group_is_kept_back_while_a_message_of_it_is_hidden(ministack: str) -> None:
+    attributes = {"FifoQueue": "true", "ContentBasedDeduplication": "true"}
+    server = (ministack, "000000000000")
+    async for fifo in worlds(server, f"q-{uuid.uuid4()}.fifo", attributes):
+        await fifo.queue.facts()
+        for number in range(3):
+            await fifo.send(str(number), MessageGroupId="g")
+        first = await fifo.queue.receive(2, 1)
+        assert await fifo.queue.receive(10, 0) == []
+        await fifo.queue.release(first[::-1])
+        again = await fifo.queue.receive(10, 1)
+        assert [json.loads(one.event)["body"] for one in again] == ["0", "1", "2"]
+
+
 async def test_a_queue_that_does_not_exist_is_told_in_lambdas_words(world: World) -> None:
     await world.queue.facts()
     await world.writer.delete_queue(QueueUrl=world.url)
@@ -232,6 +302,27 @@ async def test_a_release_asks_for_no_visibility_and_does_not_mind_what_fails() -
         assert server.asked("ChangeMessageVisibilityBatch")[0]["Entries"] == [
             {"Id": "0", "ReceiptHandle": "a", "VisibilityTimeout": 0}
         ]
+
+
+async def test_a_named_receive_says_its_name_and_a_release_its_delay() -> None:
+    script = {"ReceiveMessage": saying({}), "ChangeMessageVisibilityBatch": saying({})}
+    async with scripted(**script) as (server, queue):
+        await queue.receive(1, 0, "attempt")
+        assert server.asked("ReceiveMessage")[0]["ReceiveRequestAttemptId"] == "attempt"
+        await queue.release([message("a"), message("b")], 7)
+        await queue.extend([message("a"), message("b")], [20, 30])
+        asked = [
+            [entry["VisibilityTimeout"] for entry in one["Entries"]]
+            for one in server.asked("ChangeMessageVisibilityBatch")
+        ]  # type: ignore[attr-defined]
+        assert asked == [[7, 7], [20, 30]]
+
+
+async def test_of_an_extension_what_failed_comes_back() -> None:
+    failed = {"Failed": [{"Id": "1", "SenderFault": True, "Code": "InvalidParameterValue"}]}
+    async with scripted(ChangeMessageVisibilityBatch=saying(failed)) as (_, queue):
+        left = await queue.extend([message(handle) for handle in "abc"], [30, 30, 30])
+        assert [one.receipt_handle for one in left] == ["b"]
 
 
 @pytest.mark.parametrize(

@@ -99,8 +99,8 @@ class World:
         fresh.write_text(yaml.safe_dump(document))
         fresh.replace(self.config_path)
 
-    def start(self, *arguments: str, **settings: str) -> None:
-        """Start the daemon and wait until it is ready."""
+    def start(self, *arguments: str, program: tuple[str, ...] = ("-m", "esm"), **settings: str) -> None:
+        """Start the daemon, or another program with its arguments, and wait until it is ready."""
         port = servers.free_port()
         self.metrics_url = f"http://127.0.0.1:{port}"
         environ = {
@@ -112,7 +112,7 @@ class World:
         self.settings = environ
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "esm", "run", "-c", str(self.config_path), *arguments],
+                [sys.executable, *program, "run", "-c", str(self.config_path), *arguments],
                 env=environ, stdout=log, stderr=log, cwd=servers.ROOT, start_new_session=True,
             )  # fmt: skip
         wait_for(self._is_ready, "the daemon is ready")
@@ -194,12 +194,16 @@ class World:
 class Queue:
     """A queue of an emulator, with a dead-letter queue."""
 
-    def __init__(self, url: str, name: str, *, visibility_s: int = 5, receives_max: int = 5) -> None:
+    def __init__(
+        self, url: str, name: str, *, visibility_s: int = 5, receives_max: int = 5, is_fifo: bool = False
+    ) -> None:
         self.sqs = client("sqs", url)
-        self.name = name
-        self.dead_url = self.sqs.create_queue(QueueName=f"{name}-dead")["QueueUrl"]
-        redrive = {"deadLetterTargetArn": self.arn_of(f"{name}-dead"), "maxReceiveCount": receives_max}
-        attributes = {"VisibilityTimeout": str(visibility_s), "RedrivePolicy": json.dumps(redrive)}
+        kind = {"FifoQueue": "true", "ContentBasedDeduplication": "true"} if is_fifo else {}
+        dead, name = (f"{name}-dead.fifo", f"{name}.fifo") if is_fifo else (f"{name}-dead", name)
+        self.name, self.is_fifo = name, is_fifo
+        self.dead_url = self.sqs.create_queue(QueueName=dead, Attributes=kind)["QueueUrl"]
+        redrive = {"deadLetterTargetArn": self.arn_of(dead), "maxReceiveCount": receives_max}
+        attributes = {"VisibilityTimeout": str(visibility_s), "RedrivePolicy": json.dumps(redrive), **kind}
         self.url = self.sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
         self.arn = self.arn_of(name)
 
@@ -208,9 +212,10 @@ class Queue:
         return f"arn:aws:sqs:{REGION}:{ACCOUNT}:{name}"
 
     def send(self, *ids: str, key: str = "k") -> None:
+        group = {"MessageGroupId": key} if self.is_fifo else {}
         for start in range(0, len(ids), 10):
             entries = [
-                {"Id": str(number), "MessageBody": json.dumps({"id": identity, "key": key})}
+                {"Id": str(number), "MessageBody": json.dumps({"id": identity, "key": key}), **group}
                 for number, identity in enumerate(ids[start : start + 10])
             ]
             self.sqs.send_message_batch(QueueUrl=self.url, Entries=entries)

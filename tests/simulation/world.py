@@ -37,6 +37,7 @@ RETENTION_S = 86_400.0
 FUNCTION = Arn.parse("arn:aws:lambda:us-east-1:000000000000:function:f")
 STREAM = Arn.parse("arn:aws:kinesis:us-east-1:000000000000:stream/s")
 QUEUE = Arn.parse("arn:aws:sqs:us-east-1:000000000000:q")
+FIFO = Arn.parse("arn:aws:sqs:us-east-1:000000000000:q.fifo")
 
 
 class Clock:
@@ -342,6 +343,8 @@ class FakeTarget:
         self.in_flight_max = 0
         self.busy: set[str] = set()
         self.checks_keys = True
+        self.reports = False
+        """Some records of a batch fail now and then, by `batchItemFailures`."""
 
     async def facts(self) -> FunctionFacts:
         return FunctionFacts(3, "role")
@@ -389,6 +392,10 @@ class FakeTarget:
                 continue
             if world.fails(0.03):
                 return ending, set()
+        if self.reports:
+            bad = {identity for identity in sorted(ids) if identity in world.poison or world.fails(0.1)}
+            failures = [{"itemIdentifier": str(identity)} for identity in sorted(bad)]
+            return Answer(request_id, json.dumps({"batchItemFailures": failures}).encode()), ids - bad
         if ids & world.poison or world.fails(0.05):
             return Answer(request_id, b'{"errorType":"E"}', "Unhandled"), set()
         return Answer(request_id, b"null"), ids
@@ -419,38 +426,57 @@ class FakeMessage:
     visible_at: float = 0.0
     receives: int = 0
     handle: str = ""
+    received_at: float = 0.0
+    trace: str | None = None
 
 
 class FakeQueue:
-    """A standard queue with a dead-letter queue."""
+    """A standard queue with a dead-letter queue, or with `groups` a FIFO queue that gives groups out as AWS does."""
 
-    def __init__(self, world: World, *, visibility_s: int = 10, receives_max: int = 1000) -> None:
+    def __init__(self, world: World, *, visibility_s: int = 10, receives_max: int = 1000, groups: int = 0) -> None:
         self._world = world
         self._visibility_s = visibility_s
         self._receives_max = receives_max
+        self._groups = groups
+        self._attempts: dict[str, tuple[float, list[str]]] = {}
         self.messages: dict[int, FakeMessage] = {}
         self.dead: list[int] = []
         self.sent = 0
         self.read_bytes_max = 100_000
         self.receiving = 0
+        self.receiving_max = 0
+        self.polls: list[float] = []
+        self.slow_s = 0.05
+        """How long an answer is under way, at most."""
+        self.hidden: list[tuple[float, int, int]] = []
+        """When a message was hidden for how long: releases, returns and extensions."""
+        self.repeated = 0
+        """Receives that asked again for what an answer had lost."""
+        self.loses_extensions = False
 
-    def send(self, count: int) -> None:
+    def send(self, count: int, *, trace: str | None = None) -> None:
         for _ in range(count):
-            self.messages[self.sent] = FakeMessage(self.sent, f"k{self.sent}", self._world.clock.wall())
+            key = f"g{self._world.random.randrange(self._groups)}" if self._groups else f"k{self.sent}"
+            self.messages[self.sent] = FakeMessage(self.sent, key, self._world.clock.wall(), trace=trace)
             self.sent += 1
 
     async def facts(self) -> QueueFacts:
         await self._reach()
-        return QueueFacts(self._visibility_s, 262_144, is_fifo=False, backlog=len(self.messages))
+        return QueueFacts(self._visibility_s, 262_144, is_fifo=self._groups > 0, backlog=len(self.messages))
 
-    async def receive(self, count: int, wait_s: int) -> list[Message]:
+    async def receive(self, count: int, wait_s: int, attempt: str | None = None) -> list[Message]:
+        assert (attempt is not None) == (self._groups > 0), "an attempt is named on FIFO queues only"
         self.receiving += 1
+        self.receiving_max = max(self.receiving_max, self.receiving)
+        self.polls.append(anyio.current_time())
         try:
             await self._reach()
             until = anyio.current_time() + wait_s
-            while not (found := self._take(count)) and anyio.current_time() < until:  # noqa: ASYNC110
+            while not (found := self._take(count, attempt)) and anyio.current_time() < until:  # noqa: ASYNC110
                 await anyio.sleep(0.1)
-            await self._world.takes_time()
+            await self._world.takes_time(self.slow_s)
+            if self._world.fails(0.05):
+                raise Unavailable("the answer was lost")
         except anyio.get_cancelled_exc_class():
             assert self._world.may_cancel_receives, "a receive under way was cancelled"
             raise
@@ -462,36 +488,78 @@ class FakeQueue:
         await self._reach()
         failed = [message for message in messages if self._world.fails(0.1)]
         for message in messages:
-            if message not in failed:
+            if message not in failed and (not self._groups or self._held(message)):
                 self.messages.pop(int(message.message_id), None)
         if self._world.fails(0.05):
             raise Unavailable("the answer was lost")
         return failed
 
-    async def release(self, messages: Sequence[Message]) -> None:
-        await self._reach()
-        for message in messages:
-            held = self.messages.get(int(message.message_id))
-            if held is not None and held.handle == message.receipt_handle:
-                held.visible_at = 0.0
+    async def release(self, messages: Sequence[Message], delay_s: int = 0) -> None:
+        await self.extend(messages, [delay_s] * len(messages))
 
-    def _take(self, count: int) -> list[Message]:
-        now = anyio.current_time()
-        found: list[Message] = []
-        for message in list(self.messages.values()):
-            if message.visible_at > now or len(found) == count:
+    async def extend(self, messages: Sequence[Message], seconds: Sequence[int]) -> list[Message]:
+        assert 0 < len(messages) <= 10
+        await self._reach()
+        failed: list[Message] = []
+        for message, delay_s in zip(messages, seconds, strict=True):
+            held = self._held(message)
+            now = anyio.current_time()
+            if held is None or now + delay_s > held.received_at + 43_200 or (delay_s and self.loses_extensions):
+                failed.append(message)
                 continue
-            message.receives += 1
-            if message.receives > self._receives_max:
+            self.hidden.append((now, held.id, delay_s))
+            held.visible_at = now + delay_s
+        return failed
+
+    def _held(self, message: Message) -> FakeMessage | None:
+        """The message, if this receive of it is the last one and still hides it."""
+        held = self.messages.get(int(message.message_id))
+        is_mine = held is not None and held.handle == message.receipt_handle
+        return held if held is not None and is_mine and held.visible_at > anyio.current_time() else None
+
+    def _take(self, count: int, attempt: str | None) -> list[Message]:
+        now = anyio.current_time()
+        if again := self._again(attempt):
+            return again
+        found: list[Message] = []
+        locked = {one.key for one in self.messages.values() if self._groups and one.visible_at > now}
+        for message in list(self.messages.values()):
+            if message.visible_at > now or message.key in locked or len(found) == count:
+                continue
+            if message.receives >= self._receives_max:
                 self.dead.append(message.id)
                 del self.messages[message.id]
                 continue
-            message.visible_at = now + self._visibility_s
+            message.receives += 1
+            message.received_at = now
             message.handle = f"{message.id}-{message.receives}"
-            event = json.dumps({"id": message.id, "key": message.key}).encode()
-            visible_at = Instant(message.visible_at - 1)
-            found.append(Message(event, str(message.id), message.handle, visible_at, UnixTime(message.sent_at)))
+            found.append(self._hidden(message))
+        if attempt is not None and found:
+            self._attempts[attempt] = (now, [message.receipt_handle for message in found])
         return found
+
+    def _again(self, attempt: str | None) -> list[Message]:
+        """What an earlier receive of this name brought, while all of it is still hidden by that receive."""
+        if attempt is None or attempt not in self._attempts:
+            return []
+        at, handles = self._attempts[attempt]
+        held = [self.messages.get(int(handle.split("-")[0])) for handle in handles]
+        now = anyio.current_time()
+        is_whole = all(one and one.handle in handles and one.visible_at > now for one in held)
+        if now - at > 300 or not is_whole:
+            return []
+        self.repeated += 1
+        return [self._hidden(one) for one in held if one is not None]
+
+    def _hidden(self, message: FakeMessage) -> Message:
+        now = anyio.current_time()
+        message.visible_at = now + self._visibility_s
+        event = json.dumps({"id": message.id, "key": message.key}).encode()
+        return Message(
+            event, str(message.id), message.handle, Instant(message.visible_at - min(1, self._visibility_s / 10)),
+            UnixTime(message.sent_at), message.key if self._groups else None, message.receives, Instant(now),
+            message.trace,
+        )  # fmt: skip
 
     async def _reach(self) -> None:
         await self._world.wait_answer()
@@ -506,6 +574,10 @@ def stream_mapping(**more: object) -> Mapping:
         "on_failure": QUEUE, **more,
     }  # fmt: skip
     return Mapping(**values)  # type: ignore[arg-type]
+
+
+def fifo_mapping(**more: object) -> Mapping:
+    return queue_mapping(source_arn=FIFO, **more)
 
 
 def queue_mapping(**more: object) -> Mapping:
