@@ -85,6 +85,7 @@ class Telemetry:
         `per_shard` adds the label `shard` to the gauges of streams; `tag_labels` names the label of each tag key that
         every metric of a mapping gets.
         """
+        self.registry = registry
         self.exposed = TagLabels(registry, tag_labels or {})
         self.polled = _counter(registry, "esm_polled_events", "Records and messages read from the source")
         self.filtered_out = _counter(registry, "esm_filtered_out_events", "Records read that no filter pattern matches")

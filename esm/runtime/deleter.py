@@ -64,6 +64,11 @@ class Deleter:
         self._discards = 0
         self._discarded = Signal()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether `discard` would wait: more receivers would only bring more to discard."""
+        return self._discards >= DISCARDS_MAX
+
     async def run(self) -> None:
         """Serve `delete` until cancelled."""
         async with anyio.create_task_group() as calls:
@@ -85,7 +90,7 @@ class Deleter:
 
         Only what identifies them is kept meanwhile.
         """
-        while self._discards >= DISCARDS_MAX:
+        while self.is_full:
             await self._discarded.wait()
         assert self._calls is not None
         self._discards += len(messages)
@@ -110,7 +115,6 @@ class Deleter:
             self._is_collecting = True
             self._calls.start_soon(self._collect)
         await request.done.wait()
-        return request.undeleted
 
     async def _collect(self) -> None:
         await anyio.sleep(LINGER_S)

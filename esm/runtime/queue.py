@@ -170,6 +170,8 @@ class QueueRunner:
 
     def _start_receivers(self) -> None:
         """As many as wait at a quiet queue; a busy one gets one more, and that one's messages the next."""
+        if self._deleter.is_full:
+            return
         while not self.stop.is_set and len(self._receivers) < self._gate.limit:
             if self._waiting >= self._scaling.idle_receivers:
                 if not self._scaling.is_quiet:
