@@ -350,6 +350,28 @@ def test_concurrency_grows_while_messages_wait_and_shrinks_when_they_do_not() ->
     assert all(later - earlier <= 5 + 1 for earlier, later in itertools.pairwise(seen[:30]))
 
 
+def test_a_changed_bound_holds_at_once() -> None:
+    play = Play(21, queue_mapping(), faults=False, visibility_s=600)
+    play.target._duration_s = 1
+
+    async def main() -> None:
+        play.queue.send(1_000)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(play.work)
+            await anyio.sleep(10)
+            assert play.runner is not None
+            assert play.target.in_flight_max > 5
+            assert play.runner.update(queue_mapping(concurrency_max=2))
+            assert not play.runner.update(queue_mapping(window_s=1))
+            await anyio.sleep(5)
+            play.target.in_flight_max = 0
+            play.queue.send(100)
+            await play.drain_queue()
+
+    simulate(main)
+    assert play.target.in_flight_max == 2
+
+
 def test_an_idle_queue_goes_back_to_two_receivers_and_the_floor() -> None:
     play = Play(10, queue_mapping(), faults=False, visibility_s=600)
     play.target._duration_s = 5
@@ -475,6 +497,32 @@ def test_what_cannot_be_kept_hidden_is_not_invoked_after_its_visibility() -> Non
 
     simulate(main)
     assert out_of_order(play) == []
+
+
+def test_an_extension_that_fails_once_is_tried_again_in_time() -> None:
+    play = Play(20, queue_mapping(extends_visibility=True), faults=False, visibility_s=10, receives_max=1)
+    play.target._duration_s = 100
+    extend = play.queue.extend
+    calls = 0
+
+    async def failing(messages: Any, seconds: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls % 2:
+            raise Unavailable("throttled")
+        return await extend(messages, seconds)
+
+    play.queue.extend = failing  # type: ignore[method-assign]
+
+    async def main() -> None:
+        play.queue.send(5)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(play.work)
+            await play.drain_queue()
+
+    simulate(main)
+    assert calls > 2
+    assert play.queue.dead == []
 
 
 def test_a_failed_message_comes_again_after_a_pause_that_doubles() -> None:
