@@ -4,7 +4,7 @@ import os
 import random
 import signal
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from collections.abc import Mapping as Table
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -24,7 +24,8 @@ from esm.model.arn import Arn
 from esm.model.async_event import Recipient
 from esm.model.connection import DAEMON, Way, Ways
 from esm.model.function import AsyncRules, Function, HostedFunction, LambdaFunction
-from esm.model.mapping import InvocationType, Mapping
+from esm.model.mapping import InvocationType, Mapping, State
+from esm.model.view import MappingView
 from esm.ports import Destination, Target
 from esm.rules.ways import asynchronous_way, ways
 from esm.runtime.async_events import Accepting, AsyncEvents
@@ -134,11 +135,11 @@ class Adapters:
         return make_destination(mapping.on_failure, sessions, mapping.function_arn.account)
 
     async def keep(self, plans: Sequence[Plan]) -> None:
-        """Let go of what a changed configuration left behind: clients and credentials that nothing uses any more."""
+        """Let go of what a changed configuration left behind: environments, clients, credentials that nothing uses."""
         used = {(plan.function, plan.ways.target) for plan in plans}
-        for function, way in [key for key in self._targets if key not in used]:
-            if isinstance(function, LambdaFunction):
-                del self._targets[function, way]  # it holds nothing but a client
+        used |= {(function, DAEMON) for function, _ in self.functions.values()}
+        for unused in [key for key in self._targets if key not in used]:
+            await self._targets.pop(unused).aclose()
         ways = {way for plan in plans for way in plan.ways.all} | {way for _, way in self.functions.values()}
         if ways != self._ways:
             self._ways = ways
@@ -162,6 +163,7 @@ class Daemon:
         self._environ = environ
         self._configuration = configuration
         self._is_ready = False
+        self._have_begun = False
         self._adapters: Adapters | None = None
         self._telemetry = Telemetry(
             CollectorRegistry(), per_shard=settings.metrics_per_shard, tag_labels=settings.tag_labels
@@ -189,7 +191,7 @@ class Daemon:
             telemetry.live.views = supervisor.views
             telemetry.live.async_backlogs = adapters.events.backlogs
             telemetry.live.buffered_bytes = lambda: around.budget.used_bytes
-            app = operations.application(telemetry.exposed, supervisor.views, lambda: self._is_ready)
+            app = operations.application(telemetry.exposed, supervisor.views, lambda: self._answers(supervisor.views()))
             host, port = settings.metrics_host_port
             bound = settings.metrics_address.rpartition(":")[0]
             port = await stack.enter_async_context(operations.serving(app, host, port))
@@ -197,6 +199,16 @@ class Daemon:
                               mappings=len(self._configuration.mappings), pid=os.getpid())  # fmt: skip
             self._adapters = adapters
             await self._serve(supervisor, Reporter(around, supervisor), adapters)
+
+    def _answers(self, views: Iterable[MappingView]) -> bool:
+        """Whether the daemon is ready: every mapping has run, rests, or has said what hinders it; until it drains.
+
+        One that a later file brings does not take the daemon out of service.
+        """
+        if self._is_ready and not self._have_begun:
+            begun = {view.uuid for view in views if view.state is not State.CREATING or view.has_problem}
+            self._have_begun = begun >= {mapping.uuid for mapping in self._configuration.mappings}
+        return self._is_ready and self._have_begun
 
     async def _serve(self, supervisor: Supervisor, reporter: Reporter, adapters: Adapters) -> None:
         events = adapters.events
