@@ -508,18 +508,18 @@ def test_a_batch_that_is_filled_up_is_not_asked_for_without_a_pause() -> None:
 def test_a_queue_that_is_not_known_yet_shows_no_lag() -> None:
     play = Play(17, queue_mapping(), faults=False)
     observation = play.world.observation(play.mapping, around := play.world.around())
-    for _ in range(2):
-        runner = QueueRunner(around, play.mapping, play.queue, play.target, observation)
-        assert observation.view().shards == ()
 
-        async def main() -> None:
+    async def main() -> None:
+        for _ in range(2):
+            runner = QueueRunner(around, play.mapping, play.queue, play.target, observation)
+            assert observation.view().shards == ()
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(runner.run)  # noqa: B023 - it ends within
+                tasks.start_soon(runner.run)
                 await anyio.sleep(1)
                 assert [shard.lag_s for shard in observation.view().shards] == [0.0]
-                runner.stop.set(Instant(anyio.current_time() + 30))  # noqa: B023
+                runner.stop.set(Instant(anyio.current_time() + 30))
 
-        simulate(main)
+    simulate(main)
 
 
 def test_batches_that_wait_for_memory_go_when_their_window_ends() -> None:
