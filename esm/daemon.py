@@ -266,11 +266,11 @@ class Daemon:
         for warning in configuration.warnings:
             if warning not in said:
                 self._telemetry.warned(warning)
-        assert self._adapters is not None
-        self._adapters.functions = {
-            str(one.arn.unqualified): (one, asynchronous_way(one, configuration.connections))
-            for one in configuration.functions.values()
-        }
+        if self._adapters is not None:
+            self._adapters.functions = {
+                str(one.arn.unqualified): (one, asynchronous_way(one, configuration.connections))
+                for one in configuration.functions.values()
+            }
         supervisor.apply(plans(configuration))
 
 

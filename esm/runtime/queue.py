@@ -11,7 +11,7 @@ import math
 
 import anyio
 
-from esm.errors import EsmError, Unavailable
+from esm.errors import EsmError, OperatorNeeded, Unavailable
 from esm.model.clocks import Instant
 from esm.model.mapping import InvocationType, Mapping
 from esm.model.outcome import Outcome
@@ -43,7 +43,10 @@ RECEIVE_COUNT_MAX = 10
 """Messages of one ReceiveMessage."""
 
 FACTS_EVERY_S = 300
-"""How often the queue's visibility is read again."""
+"""How often queue and function are asked for everything again, and compared."""
+
+COUNTS_EVERY_S = 30
+"""How often the queue is asked how much waits in it: two cheap calls."""
 
 WINDOW_MARGIN_S = 1.0
 """A window closes this long before the function could no longer end while its messages are hidden."""
@@ -156,14 +159,27 @@ class QueueRunner:
         if function.timeout_s is not None and is_bound:
             check_timeout(function.timeout_s, facts.visibility_s)
         self._timeout_s = function.timeout_s or 0 if is_bound else 0
-        self._visibility_s = facts.visibility_s
-        self._observation.backlog = facts.backlog
+        self._learnt(facts)
         return facts
+
+    def _learnt(self, facts: QueueFacts) -> None:
+        self._visibility_s = facts.visibility_s
+        self._observation.counted(facts.backlog, facts.not_visible)
 
     async def _watch_facts(self) -> None:
         while True:
-            await anyio.sleep(FACTS_EVERY_S)
+            for _ in range(FACTS_EVERY_S // COUNTS_EVERY_S - 1):
+                await anyio.sleep(COUNTS_EVERY_S)
+                await self._count()
+            await anyio.sleep(COUNTS_EVERY_S)
             await self._know()
+
+    async def _count(self) -> None:
+        """How much waits now. What cannot be asked is unknown, and no problem yet: receives and `_know` say that."""
+        try:
+            self._learnt(await self._source.facts())
+        except (OperatorNeeded, Unavailable):
+            self._observation.counted(None, None)
 
     async def _watch_load(self) -> None:
         while True:

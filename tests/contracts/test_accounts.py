@@ -99,7 +99,7 @@ FROM_STREAM = Mapping(
 def configuration(url: str, *mappings: Mapping, gate: Connection = GATE) -> Configuration:
     return Configuration(
         region="us-east-1", account_id=HERE, endpoint_url=url, endpoints={}, functions={}, mappings=mappings,
-        functions_by_mapping={"a": BEHIND_URL, "b": IN_LAMBDA}, warnings=(), files=(),
+        functions_by_mapping={"a": BEHIND_URL, "b": IN_LAMBDA}, places={}, warnings=(), path=Path("esm.yaml"), files=(),
         connections={"gate": gate, "notifier": NOTIFIER},
     )  # fmt: skip
 
