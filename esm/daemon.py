@@ -24,7 +24,8 @@ from esm.model.arn import Arn
 from esm.model.async_event import Recipient
 from esm.model.connection import DAEMON, Way, Ways
 from esm.model.function import AsyncRules, Function, HostedFunction, LambdaFunction
-from esm.model.mapping import InvocationType, Mapping
+from esm.model.mapping import InvocationType, Mapping, State
+from esm.model.view import MappingView
 from esm.ports import Destination, Target
 from esm.rules.ways import asynchronous_way, ways
 from esm.runtime.async_events import Accepting, AsyncEvents
@@ -39,7 +40,10 @@ from esm.settings import Settings, state_folder
 from esm.sources import open_queue, open_stream
 from esm.stores import open_store
 from esm.targets import make_target
+from esm.targets.counted import Counted
 from esm.telemetry import Telemetry
+
+_BEGINNING = {State.CREATING, State.ENABLING}
 
 LOOK_EVERY_S = 0.5
 """How often the configuration file is compared with what runs: editors and ConfigMaps replace it in many ways."""
@@ -55,7 +59,7 @@ class Adapters:
     settings: Settings
 
     def __post_init__(self) -> None:
-        self._targets: dict[tuple[Function, Way], Target] = {}
+        self._targets: dict[tuple[Function, Way], Counted] = {}
         self._destinations: dict[tuple[Arn, str, Way], Destination] = {}
         self._ways: set[Way] = set()
         self.functions: dict[str, tuple[Function, Way]] = {}
@@ -70,7 +74,7 @@ class Adapters:
                 made: Target = self.host.target(function)
             else:
                 made = make_target(function, self.sessions.through(way), self.telemetry)
-            self._targets[function, way] = made
+            self._targets[function, way] = Counted(made)
         return self._targets[function, way]
 
     async def build(self, around: Surroundings, plan: Plan, observation: Observation) -> Runner:
@@ -133,12 +137,18 @@ class Adapters:
         sessions = self.sessions.through(ways.destination)
         return make_destination(mapping.on_failure, sessions, mapping.function_arn.account)
 
+    def unused(self, plans: Sequence[Plan]) -> list[Target]:
+        """Targets of functions that a changed configuration left behind, once nothing runs on them: to be closed.
+
+        Asynchronous events go to the functions of the configuration, whatever mappings there are.
+        """
+        used = {(plan.function, plan.ways.target) for plan in plans}
+        used |= {(function, DAEMON) for function, _ in self.functions.values()}
+        over = [key for key, target in self._targets.items() if key not in used and not target.in_flight]
+        return [self._targets.pop(key) for key in over]
+
     async def keep(self, plans: Sequence[Plan]) -> None:
         """Let go of what a changed configuration left behind: clients and credentials that nothing uses any more."""
-        used = {(plan.function, plan.ways.target) for plan in plans}
-        for function, way in [key for key in self._targets if key not in used]:
-            if isinstance(function, LambdaFunction):
-                del self._targets[function, way]  # it holds nothing but a client
         ways = {way for plan in plans for way in plan.ways.all} | {way for _, way in self.functions.values()}
         if ways != self._ways:
             self._ways = ways
@@ -162,6 +172,8 @@ class Daemon:
         self._environ = environ
         self._configuration = configuration
         self._is_ready = False
+        self._begun: set[str] = set()
+        self._have_all_begun = False
         self._adapters: Adapters | None = None
         self._telemetry = Telemetry(
             CollectorRegistry(), per_shard=settings.metrics_per_shard, tag_labels=settings.tag_labels
@@ -189,7 +201,7 @@ class Daemon:
             telemetry.live.views = supervisor.views
             telemetry.live.async_backlogs = adapters.events.backlogs
             telemetry.live.buffered_bytes = lambda: around.budget.used_bytes
-            app = operations.application(telemetry.exposed, supervisor.views, lambda: self._is_ready)
+            app = operations.application(telemetry.exposed, supervisor.views, lambda: self.is_ready(supervisor.views()))
             host, port = settings.metrics_host_port
             bound = settings.metrics_address.rpartition(":")[0]
             port = await stack.enter_async_context(operations.serving(app, host, port))
@@ -197,6 +209,15 @@ class Daemon:
                               mappings=len(self._configuration.mappings), pid=os.getpid())  # fmt: skip
             self._adapters = adapters
             await self._serve(supervisor, Reporter(around, supervisor), adapters)
+
+    def is_ready(self, views: Sequence[MappingView]) -> bool:
+        """Whether the daemon runs, and every mapping that is switched on has begun once: it was Enabled, or showed a
+        problem, which a restart would not mend. From then on only a drain ends that.
+        """
+        self._begun |= {view.uuid for view in views if view.has_problem or view.state not in _BEGINNING}
+        wanted = {mapping.uuid for mapping in self._configuration.mappings if mapping.enabled}
+        self._have_all_begun = self._have_all_begun or wanted <= self._begun
+        return self._is_ready and self._have_all_begun
 
     async def _serve(self, supervisor: Supervisor, reporter: Reporter, adapters: Adapters) -> None:
         events = adapters.events
@@ -304,9 +325,12 @@ def make_adapters(settings: Settings, configuration: Configuration, telemetry: T
 
 async def _let_go(supervisor: Supervisor, adapters: Adapters) -> None:
     """Close what no mapping uses any more, soon after the last one has ended that did. Ends by cancellation."""
-    while True:
-        await anyio.sleep(LOOK_EVERY_S)
-        await adapters.keep(supervisor.plans())
+    async with anyio.create_task_group() as closing:
+        while True:
+            await anyio.sleep(LOOK_EVERY_S)
+            for target in adapters.unused(supervisor.plans()):
+                closing.start_soon(target.aclose)
+            await adapters.keep(supervisor.plans())
 
 
 def _new_id() -> str:
