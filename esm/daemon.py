@@ -4,7 +4,7 @@ import os
 import random
 import signal
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from collections.abc import Mapping as Table
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -40,7 +40,10 @@ from esm.settings import Settings, state_folder
 from esm.sources import open_queue, open_stream
 from esm.stores import open_store
 from esm.targets import make_target
+from esm.targets.counted import Counted
 from esm.telemetry import Telemetry
+
+_BEGINNING = {State.CREATING, State.ENABLING}
 
 LOOK_EVERY_S = 0.5
 """How often the configuration file is compared with what runs: editors and ConfigMaps replace it in many ways."""
@@ -56,7 +59,7 @@ class Adapters:
     settings: Settings
 
     def __post_init__(self) -> None:
-        self._targets: dict[tuple[Function, Way], Target] = {}
+        self._targets: dict[tuple[Function, Way], Counted] = {}
         self._destinations: dict[tuple[Arn, str, Way], Destination] = {}
         self._ways: set[Way] = set()
         self.functions: dict[str, tuple[Function, Way]] = {}
@@ -71,7 +74,7 @@ class Adapters:
                 made: Target = self.host.target(function)
             else:
                 made = make_target(function, self.sessions.through(way), self.telemetry)
-            self._targets[function, way] = made
+            self._targets[function, way] = Counted(made)
         return self._targets[function, way]
 
     async def build(self, around: Surroundings, plan: Plan, observation: Observation) -> Runner:
@@ -134,12 +137,18 @@ class Adapters:
         sessions = self.sessions.through(ways.destination)
         return make_destination(mapping.on_failure, sessions, mapping.function_arn.account)
 
-    async def keep(self, plans: Sequence[Plan]) -> None:
-        """Let go of what a changed configuration left behind: environments, clients, credentials that nothing uses."""
+    def unused(self, plans: Sequence[Plan]) -> list[Target]:
+        """Targets of functions that a changed configuration left behind, once nothing runs on them: to be closed.
+
+        Asynchronous events go to the functions of the configuration, whatever mappings there are.
+        """
         used = {(plan.function, plan.ways.target) for plan in plans}
         used |= {(function, DAEMON) for function, _ in self.functions.values()}
-        for unused in [key for key in self._targets if key not in used]:
-            await self._targets.pop(unused).aclose()
+        over = [key for key, target in self._targets.items() if key not in used and not target.in_flight]
+        return [self._targets.pop(key) for key in over]
+
+    async def keep(self, plans: Sequence[Plan]) -> None:
+        """Let go of what a changed configuration left behind: clients and credentials that nothing uses any more."""
         ways = {way for plan in plans for way in plan.ways.all} | {way for _, way in self.functions.values()}
         if ways != self._ways:
             self._ways = ways
@@ -163,7 +172,8 @@ class Daemon:
         self._environ = environ
         self._configuration = configuration
         self._is_ready = False
-        self._have_begun = False
+        self._begun: set[str] = set()
+        self._have_all_begun = False
         self._adapters: Adapters | None = None
         self._telemetry = Telemetry(
             CollectorRegistry(), per_shard=settings.metrics_per_shard, tag_labels=settings.tag_labels
@@ -191,7 +201,7 @@ class Daemon:
             telemetry.live.views = supervisor.views
             telemetry.live.async_backlogs = adapters.events.backlogs
             telemetry.live.buffered_bytes = lambda: around.budget.used_bytes
-            app = operations.application(telemetry.exposed, supervisor.views, lambda: self._answers(supervisor.views()))
+            app = operations.application(telemetry.exposed, supervisor.views, lambda: self.is_ready(supervisor.views()))
             host, port = settings.metrics_host_port
             bound = settings.metrics_address.rpartition(":")[0]
             port = await stack.enter_async_context(operations.serving(app, host, port))
@@ -200,15 +210,14 @@ class Daemon:
             self._adapters = adapters
             await self._serve(supervisor, Reporter(around, supervisor), adapters)
 
-    def _answers(self, views: Iterable[MappingView]) -> bool:
-        """Whether the daemon is ready: every mapping has run, rests, or has said what hinders it; until it drains.
-
-        One that a later file brings does not take the daemon out of service.
+    def is_ready(self, views: Sequence[MappingView]) -> bool:
+        """Whether the daemon runs, and every mapping that is switched on has begun once: it was Enabled, or showed a
+        problem, which a restart would not mend. From then on only a drain ends that.
         """
-        if self._is_ready and not self._have_begun:
-            begun = {view.uuid for view in views if view.state is not State.CREATING or view.has_problem}
-            self._have_begun = begun >= {mapping.uuid for mapping in self._configuration.mappings}
-        return self._is_ready and self._have_begun
+        self._begun |= {view.uuid for view in views if view.has_problem or view.state not in _BEGINNING}
+        wanted = {mapping.uuid for mapping in self._configuration.mappings if mapping.enabled}
+        self._have_all_begun = self._have_all_begun or wanted <= self._begun
+        return self._is_ready and self._have_all_begun
 
     async def _serve(self, supervisor: Supervisor, reporter: Reporter, adapters: Adapters) -> None:
         events = adapters.events
@@ -316,9 +325,12 @@ def make_adapters(settings: Settings, configuration: Configuration, telemetry: T
 
 async def _let_go(supervisor: Supervisor, adapters: Adapters) -> None:
     """Close what no mapping uses any more, soon after the last one has ended that did. Ends by cancellation."""
-    while True:
-        await anyio.sleep(LOOK_EVERY_S)
-        await adapters.keep(supervisor.plans())
+    async with anyio.create_task_group() as closing:
+        while True:
+            await anyio.sleep(LOOK_EVERY_S)
+            for target in adapters.unused(supervisor.plans()):
+                closing.start_soon(target.aclose)
+            await adapters.keep(supervisor.plans())
 
 
 def _new_id() -> str:

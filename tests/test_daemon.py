@@ -1,15 +1,21 @@
 """The daemon follows its file: whatever stands in it last is what runs."""
 
-from dataclasses import replace
+import asyncio
 from pathlib import Path
 
 import anyio
+from prometheus_client import CollectorRegistry
 
-from esm.daemon import Daemon, load_configuration
+from esm.daemon import Daemon, load_configuration, make_adapters
+from esm.model.arn import Arn
+from esm.model.function import UrlFunction
+from esm.model.invocation import Answer, Invocation
 from esm.model.mapping import State
 from esm.model.view import MappingView
 from esm.runtime.supervisor import Supervisor
 from esm.settings import Settings, load_settings
+from esm.telemetry import Telemetry
+from tests.fakes.rie_server import holding, rie_server
 
 CONFIGURATION = """
 region: us-east-1
@@ -54,18 +60,49 @@ def test_a_file_that_is_written_while_it_is_read_is_read_again(tmp_path: Path) -
     assert daemon.sizes[:2] == [2, 3]
 
 
-def test_the_daemon_is_ready_once_every_mapping_has_begun_and_stays_so(tmp_path: Path) -> None:
+def test_the_daemon_is_ready_once_every_mapping_was_enabled_or_showed_a_problem_and_stays_so(tmp_path: Path) -> None:
+    file = tmp_path / "esm.yaml"
+    second = "  - {FunctionName: audit, EventSourceArn: arn:aws:sqs:us-east-1:000000000000:bills}"
+    file.write_text(f"{CONFIGURATION.format(size=1)}{second}\n")
+    settings = load_settings({"ESM_CONFIG": str(file)}, {})
+    daemon = Daemon(settings, {}, configuration := load_configuration(settings, {}))
+    daemon._is_ready = True  # as `_serve` says
+    one, other = (mapping.uuid for mapping in configuration.mappings)
+
+    def view(uuid: str, state: State, *, has_problem: bool = False) -> MappingView:
+        return MappingView(uuid, "f", "s", state, "OK", has_problem=has_problem, in_flight=0, backlog=None, shards=())
+
+    assert not daemon.is_ready([])
+    assert not daemon.is_ready([view(one, State.ENABLED), view(other, State.CREATING)])
+    assert daemon.is_ready([view(one, State.UPDATING), view(other, State.CREATING, has_problem=True)])
+    assert daemon.is_ready([view(one, State.CREATING), view(other, State.CREATING)])
+    daemon._is_ready = False  # it drains
+    assert not daemon.is_ready([view(one, State.ENABLED), view(other, State.ENABLED)])
+
+
+async def test_a_function_that_was_replaced_is_closed_once_nothing_runs_on_it(tmp_path: Path) -> None:
     file = tmp_path / "esm.yaml"
     file.write_text(CONFIGURATION.format(size=1))
     settings = load_settings({"ESM_CONFIG": str(file)}, {})
-    daemon = WrittenMeanwhile(file, settings)
-    uuid = load_configuration(settings, {}).mappings[0].uuid
-    creating = MappingView(uuid, "f", "s", State.CREATING, "No records processed", False, 0, None, ())
-    later = replace(creating, uuid="later")
+    adapters = make_adapters(settings, load_configuration(settings, {}), Telemetry(CollectorRegistry()))
+    arn = Arn.parse("arn:aws:lambda:us-east-1:000000000000:function:f")
+    go_on = asyncio.Event()
+    async with rie_server(holding(go_on)) as server:
+        function = UrlFunction("f", arn, "role", url=server.url, protocol="http", timeout_s=30)
+        target = adapters.target(function)
+        async with anyio.create_task_group() as tasks:
+            told: list[object] = []
 
-    assert not daemon._answers([])
-    assert not daemon._answers([creating])
-    assert daemon._answers([replace(creating, has_problem=True)])
-    assert daemon._answers([creating, later])
-    daemon._is_ready = False
-    assert not daemon._answers([replace(creating, state=State.ENABLED)])
+            async def invoke() -> None:
+                told.append(await target.invoke(Invocation("r", arn, b"{}")))
+
+            tasks.start_soon(invoke)
+            while not server.calls:  # noqa: ASYNC110 - nothing tells
+                await anyio.sleep(0.01)
+            assert adapters.unused([]) == []
+            go_on.set()
+        assert isinstance(told[0], Answer)
+        assert adapters.unused([]) == [target]
+        await target.aclose()
+        assert adapters.target(function) is not target
+    await adapters.aclose()

@@ -1,6 +1,6 @@
 """What an operator's tools ask the daemon: /metrics, /healthz, /readyz, /status, /lag.
 
-`/healthz` answers as long as the event loop turns; `/readyz` says 503 until the mappings run and again while draining.
+`/healthz` answers while the event loop turns; `/readyz` says 503 until every mapping has begun, and while draining.
 `/lag` is made for autoscalers that read one number out of JSON: `desired_replicas` is one already, so that its target
 value is 1. What one replica is meant to bear stands in the query, beside the scaler's other numbers, and not in the
 daemon's settings: several scalers may ask, and a change restarts nothing.

@@ -32,8 +32,9 @@ READ_TIMEOUT_S = 70
 STS_READ_TIMEOUT_S = 15
 """While it is waited for, every request of a new role waits."""
 
-CONNECTIONS_MAX = 1000
-"""Connections a client may hold: every poller of a service in one region may wait on one."""
+CONNECTIONS_MAX = 5_000
+"""Connections a client may hold: one for each request under way, and a queue alone may have 1,250 receivers. What is
+above it waits for a connection, unseen: a long poll then holds up deletions. Files that may be open bound it, too."""
 
 KEEPALIVE_IDLE_S, KEEPALIVE_EVERY_S, KEEPALIVE_TRIES = 60, 15, 4
 """NATs of the large clouds forget a silent connection after 350 s."""

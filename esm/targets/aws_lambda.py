@@ -26,6 +26,9 @@ IAM_ACTIONS = ("lambda:InvokeFunction", "lambda:GetFunctionConfiguration")
 READ_TIMEOUT_S = 930.0
 """Above the 900 s that a function may run, and the time that Lambda takes to start one."""
 
+EVENT_READ_TIMEOUT_S = 30.0
+"""For an asynchronous invocation: Lambda answers as soon as it has stored the event."""
+
 _CHUNK_BYTES = 256 * 1024
 _LARGE_BYTES = 1024 * 1024
 """From here on a payload goes out in pieces: as one, aiohttp would hold up the loop for it."""
@@ -42,7 +45,8 @@ class AwsLambda:
         self._arn = function.arn
         self._sessions = sessions
         self._telemetry = telemetry
-        self._client: Any = None
+        self._clients: dict[float, Any] = {}
+        """By read timeout: of synchronous and of asynchronous invocations."""
 
     async def facts(self) -> FunctionFacts:
         """Timeout and role as Lambda says; where asking is not allowed, no timeout and a role of the function's name.
@@ -96,17 +100,17 @@ class AwsLambda:
     async def aclose(self) -> None:
         """Nothing: the client is the sessions'."""
 
-    async def _open_client(self) -> Any:  # noqa: ANN401 aiobotocore makes clients at run time
-        if self._client is None:
-            client = await self._sessions.client("lambda", self._arn.region, read_timeout_s=READ_TIMEOUT_S)
+    async def _open_client(self, read_timeout_s: float = READ_TIMEOUT_S) -> Any:  # noqa: ANN401 aiobotocore makes clients at run time
+        if read_timeout_s not in self._clients:
+            client = await self._sessions.client("lambda", self._arn.region, read_timeout_s=read_timeout_s)
             events = client.meta.events
             events.register("provide-client-params.lambda.Invoke", _take_trace, unique_id="esm-take-trace")
             events.register("before-call.lambda.Invoke", _put_trace, unique_id="esm-put-trace")
-            self._client = client
-        return self._client
+            self._clients[read_timeout_s] = client
+        return self._clients[read_timeout_s]
 
     async def _invoked(self, invocation: Invocation) -> Ending:
-        client = await self._open_client()
+        client = await self._open_client(EVENT_READ_TIMEOUT_S if invocation.is_async else READ_TIMEOUT_S)
         trace = {} if invocation.trace is None else {_TRACE: invocation.trace}
         payload = invocation.payload
         answer = await client.invoke(

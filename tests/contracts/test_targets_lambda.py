@@ -103,6 +103,13 @@ async def test_an_asynchronous_invocation_is_lambdas_own_and_answers_with_nothin
     assert server.calls[0].headers["x-amz-invocation-type"] == "Event"
 
 
+async def test_an_asynchronous_invocation_is_not_waited_for_as_long_as_a_function_may_run() -> None:
+    async with served(lambda_says(b"", 202)) as (_, target):
+        await target.invoke(replace(invocation(), is_async=True))
+        await target.invoke(invocation())
+        assert {key.read_timeout_s for key in target._sessions._clients._clients} == {30.0, 930.0}
+
+
 async def test_an_answer_tells_error_version_and_request_id() -> None:
     reply = lambda_says(b'{"errorType":"X"}', X_Amz_Function_Error="Unhandled", X_Amz_Executed_Version="7")
     assert await ending(reply) == Answer("theirs", b'{"errorType":"X"}', "Unhandled", 200, "7")
