@@ -5,9 +5,10 @@ from collections.abc import Awaitable, Callable, Sequence
 import anyio
 
 from esm.daemon import Adapters
-from esm.errors import EsmError
+from esm.errors import EsmError, OperatorNeeded
 from esm.model.function import LambdaFunction
 from esm.model.mapping import InvocationType, Mapping
+from esm.ports import Destination
 from esm.rules.validation import check_timeout
 from esm.runtime.supervisor import Plan
 from esm.sources import open_queue, open_stream
@@ -60,7 +61,7 @@ async def _source(plan: Plan, adapters: Adapters) -> None:
 async def _destination(plan: Plan, adapters: Adapters) -> None:
     destination = adapters.destination(plan.mapping, plan.ways)
     if destination is not None:
-        await destination.check()
+        await _check_destination(destination, f"DestinationConfig.OnFailure {plan.mapping.on_failure}")
 
 
 async def _async_destinations(plan: Plan, adapters: Adapters) -> None:
@@ -68,9 +69,24 @@ async def _async_destinations(plan: Plan, adapters: Adapters) -> None:
     if plan.mapping.invocation_type is not InvocationType.EVENT or isinstance(plan.function, LambdaFunction):
         return
     rules = plan.function.asynchronous
-    for arn in (rules.on_success, rules.on_failure, rules.dead_letter):
+    recipients = {
+        "EventInvokeConfig OnSuccess": rules.on_success,
+        "EventInvokeConfig OnFailure": rules.on_failure,
+        "DeadLetterConfig": rules.dead_letter,
+    }
+    for name, arn in recipients.items():
         if arn is not None:
-            await adapters.shared_destination(arn, plan.function.arn.account, plan.ways.asynchronous).check()
+            destination = adapters.shared_destination(arn, plan.function.arn.account, plan.ways.asynchronous)
+            await _check_destination(destination, f"{name} {arn}")
+
+
+async def _check_destination(destination: Destination, name: str) -> None:
+    """AWS's words name neither queue nor topic, and the mapping has a source of its own. Raises: OperatorNeeded."""
+    try:
+        await destination.check()
+    except EsmError as error:
+        msg = f"{name}: {error}"
+        raise OperatorNeeded(msg) from error
 
 
 def _name(mapping: Mapping) -> str:

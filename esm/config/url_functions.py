@@ -28,8 +28,8 @@ def behind_url(entry: FunctionEntry, environ: Table[str, str]) -> UrlFunction:
     url = _url(entry)
     protocol = entry.members.get("Protocol")
     if protocol not in PROTOCOLS:
-        text = "is needed: rie (AWS's base images and their emulator), web-adapter (Lambda Web Adapter) or http (any)"
-        entry.say("Protocol", protocol, text)
+        text = "rie (AWS's base images and their emulator), web-adapter (Lambda Web Adapter) or http (any)"
+        entry.say("Protocol", protocol, f"{'is needed:' if protocol is None else 'must be'} {text}")
     if entry.members.get("Timeout") is None:
         entry.say("Timeout", None, "is needed: the seconds that the function may run")
     headers, header_files = _headers(entry, environ)

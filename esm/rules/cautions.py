@@ -5,6 +5,7 @@ from collections.abc import Mapping as Table
 from typing import Any
 
 from esm.model.mapping import InvocationType, Mapping
+from esm.rules.patterns import data_key, unknown_names
 
 
 def cautions(mapping: Mapping, request: Table[str, Any]) -> list[str]:
@@ -28,6 +29,12 @@ def _cautions(mapping: Mapping, request: Table[str, Any]) -> Iterator[str]:
         )
     if is_event and mapping.is_fifo:
         yield f"{name} has InvocationType Event: the order of its groups ends at the function's asynchronous queue"
+    if unknown := unknown_names(mapping.filters, mapping.source_kind):
+        yield (
+            f"{name}: a filter names {' and '.join(unknown)}, which no record of this source has, so that what was"
+            f" meant to match is dropped: the pattern for what was sent stands under {data_key(mapping.source_kind)!r};"
+            " `esm filter` tries it on an event"
+        )
     without_effect = [
         word for word, value in (("KMSKeyArn", mapping.kms_key_arn), ("MetricsConfig", mapping.metrics)) if value
     ]

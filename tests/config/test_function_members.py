@@ -91,6 +91,8 @@ def test_everything_of_a_function_behind_a_url_is_taken_over(tmp_path: Path) -> 
         ({"Connection": "x"}, ".Connection = 'x': is no key of connections: (there are: other)"),
         ({"Description": "x" * 257}, "has 257 characters"), ({"Description": 5}, "must be a string"),
         ({"Tags": {"a": "b"}}, ".Tags: is not supported for this kind of function"),
+        ({"Protocol": "web-adaptor"}, ".Protocol = 'web-adaptor': must be rie"),
+        ({"Protocol": None}, ".Protocol: is needed: rie"),
         ({"CodeUri": "."}, ".CodeUri: is not supported for this kind of function"),
     ],
 )  # fmt: skip

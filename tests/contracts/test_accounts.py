@@ -4,6 +4,7 @@ import json
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import boto3
@@ -16,8 +17,8 @@ from esm.config import Configuration
 from esm.daemon import Adapters
 from esm.model.arn import Arn, SourceKind
 from esm.model.connection import Connection, Way
-from esm.model.function import LambdaFunction, UrlFunction
-from esm.model.mapping import Mapping, StartingPosition
+from esm.model.function import AsyncRules, LambdaFunction, UrlFunction
+from esm.model.mapping import InvocationType, Mapping, StartingPosition
 from esm.settings import load_settings
 from esm.sources.sqs import SqsQueue
 from esm.telemetry import Telemetry
@@ -118,6 +119,24 @@ async def composed(url: str, folder: Path) -> AsyncIterator[Adapters]:
 async def world() -> AsyncIterator[Accounts]:
     async with accounts() as fake:
         yield fake
+
+
+async def test_a_missing_destination_is_named_beside_the_words_of_aws(moto_url: str, tmp_path: Path) -> None:
+    lost = Arn.parse(f"arn:aws:sqs:us-east-1:{HERE}:lost-{uuid.uuid4()}")
+    mapping = Mapping(
+        "a", "u", FUNCTION, STREAM, SourceKind.KINESIS, starting_position=StartingPosition.LATEST, on_failure=lost
+    )
+    queued = replace(FROM_QUEUE, invocation_type=InvocationType.EVENT)
+    function = replace(BEHIND_URL, asynchronous=AsyncRules(on_failure=lost, dead_letter=lost))
+    async with composed(moto_url, tmp_path) as adapters:
+        (plan,) = daemon.plans(configuration(moto_url, mapping)).values()
+        texts = await inspection.problems_of_the_world([plan], adapters)
+        (plan,) = daemon.plans(configuration(moto_url, queued)).values()
+        texts += await inspection.problems_of_the_world([replace(plan, function=function)], adapters)
+    assert any(
+        f"{STREAM}: DestinationConfig.OnFailure {lost}: Error occurred while GetQueueUrl" in one for one in texts
+    )
+    assert any(f"{QUEUE}: EventInvokeConfig OnFailure {lost}: Error occurred while GetQueueUrl" in one for one in texts)
 
 
 async def test_source_destination_and_target_are_each_called_as_the_mapping_says(

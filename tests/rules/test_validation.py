@@ -263,6 +263,41 @@ def test_what_has_no_effect_is_said_once_a_mapping() -> None:
     assert not cautions(made(QUEUE), {})
 
 
+@pytest.mark.parametrize(
+    ("source", "pattern", "unknown", "key"),
+    [
+        (STREAM, '{"body": {"kind": ["a"]}}', "body", "data"), (QUEUE, '{"data": {"kind": ["a"]}}', "data", "body"),
+        (TABLE, '{"NewImage": {"x": {"S": ["v"]}}}', "NewImage", "dynamodb"),
+        (STREAM, '{"kinesis": {"data": {"kind": ["a"]}}}', "kinesis.data", "data"),
+        (QUEUE, '{"$or": [{"body": ["a"]}, {"Body": ["b"]}, {"value": ["c"]}]}', "Body and value", "body"),
+    ],
+)  # fmt: skip
+def test_a_filter_that_names_what_no_record_has_is_worth_a_word(
+    source: str, pattern: str, unknown: str, key: str
+) -> None:
+    mapping = made(source, FilterCriteria={"Filters": [{"Pattern": pattern}]}, MaximumRetryAttempts=_retries(source))
+    (text,) = cautions(mapping, {})
+    assert f": a filter names {unknown}, which no record of this source has" in text
+    assert f"stands under {key!r}" in text
+
+
+@pytest.mark.parametrize(
+    ("source", "pattern"),
+    [
+        (QUEUE, '{"body": {"deep.er": ["a"]}, "attributes": {"MessageGroupId": ["g"]}}'),
+        (STREAM, '{"data": {"kind": ["a"]}, "partitionKey": ["k"], "kinesis": {"sequenceNumber": ["1"]}}'),
+        (TABLE, '{"eventName": ["INSERT"], "dynamodb": {"Keys": {"id": {"S": ["v"]}}}}'),
+    ],
+)  # fmt: skip
+def test_a_filter_on_what_records_have_is_not(source: str, pattern: str) -> None:
+    mapping = made(source, FilterCriteria={"Filters": [{"Pattern": pattern}]}, MaximumRetryAttempts=_retries(source))
+    assert not cautions(mapping, {})
+
+
+def _retries(source: str) -> int | None:
+    return None if source == QUEUE else 1
+
+
 @pytest.mark.parametrize("role", ["me", "arn:aws:iam::1:role/x", "arn:aws:iam::000000000000:user/x"])
 def test_a_role_is_a_roles_arn(role: str) -> None:
     assert "is no role's ARN" in refusal(QUEUE, RoleArn=role)

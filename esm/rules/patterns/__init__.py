@@ -9,8 +9,9 @@ Source: lambda.md 4; wire-shapes.md 6.
 from esm.model.arn import SourceKind
 from esm.rules.patterns.conditions import PatternRefused
 from esm.rules.patterns.criteria import Filter, compile_filter, conjunctions
+from esm.rules.patterns.naming import data_key, unknown_names
 
-__all__ = ["Filter", "PatternRefused", "compile_filter", "reason_invalid"]
+__all__ = ["Filter", "PatternRefused", "compile_filter", "data_key", "reason_invalid", "unknown_names"]
 
 
 def reason_invalid(pattern: str, kind: SourceKind) -> str | None:
