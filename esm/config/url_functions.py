@@ -3,7 +3,6 @@
 Law: values of `Headers`, and what `HeadersFrom` reads, may be secrets: no problem shows them.
 """
 
-import re
 from collections.abc import Mapping as Table
 
 from esm.config.asynchronous import async_rules
@@ -12,14 +11,7 @@ from esm.config.members import BEHIND_URL, HEADER_FROM, PROTOCOLS
 from esm.config.statuses import FORM, statuses
 from esm.config.urls import url_problem
 from esm.model.function import TIMEOUT_S_DEFAULT, UrlFunction
-
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
-"""A line's end would let a value bring further headers along."""
-_OF_THE_CONNECTION = frozenset({
-    "connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
-})  # fmt: skip
-"""Headers that the HTTP client sets by itself."""
+from esm.rules.http_headers import name_problem, value_problem
 
 
 def behind_url(entry: FunctionEntry, environ: Table[str, str]) -> UrlFunction:
@@ -138,10 +130,9 @@ def _names(entry: FunctionEntry, section: str, seen: set[str]) -> list[str]:
         entry.say(section, None, "must be a table: a header's name, then its value")
         return []
     for name in table:
-        if not _NAME.fullmatch(name):
-            entry.say(f"{section}.{name}", None, "is no header's name")
-        elif name.lower() in _OF_THE_CONNECTION:
-            entry.say(f"{section}.{name}", None, "is a header that esm sets by itself: remove it")
+        problem = name_problem(name)
+        if problem is not None:
+            entry.say(f"{section}.{name}", None, problem)
         elif name.lower() in seen:
             text = "is set twice (names of headers know no case, and BearerTokenFile sets Authorization): keep one"
             entry.say(f"{section}.{name}", None, text)
@@ -150,6 +141,7 @@ def _names(entry: FunctionEntry, section: str, seen: set[str]) -> list[str]:
 
 
 def _clean(entry: FunctionEntry, place: str, text: str) -> str:
-    if not _VALUE.fullmatch(text):
-        entry.say(place, None, "holds a line end or another control character, which a header cannot")
+    problem = value_problem(text)
+    if problem is not None:
+        entry.say(place, None, problem)
     return text

@@ -70,9 +70,12 @@ def test_everything_of_a_function_behind_a_url_is_taken_over(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("members", "problem"),
     [
-        ({"Headers": {"X A": "b"}}, ".Headers.X A: is no header's name"), ({"Headers": ["x"]}, ".Headers: must be a"),
-        ({"Headers": {"A": 5}}, ".Headers.A: must be a string"), ({"Headers": {"A": "b\r\nC: d"}}, "line end"),
-        ({"Headers": {"Host": "x"}}, "esm sets by itself"), ({"Headers": {"A": "1", "a": "2"}}, "is set twice"),
+        ({"Headers": {"X A": "b"}}, ".Headers.X A: is not the name of a header"),
+        ({"Headers": ["x"]}, ".Headers: must be a"), ({"Headers": {"A": ""}}, ".Headers.A: is empty"),
+        ({"Headers": {"Lambda-Runtime-Trace-Id": "x"}}, "esm sets itself"),
+        ({"Headers": {"X-Amzn-Trace-Id": "x"}}, ".Headers.X-Amzn-Trace-Id: is a header that esm sets itself"),
+        ({"Headers": {"A": 5}}, ".Headers.A: must be a string"), ({"Headers": {"A": "b\r\nC: d"}}, "line break"),
+        ({"Headers": {"Host": "x"}}, "esm sets itself"), ({"Headers": {"A": "1", "a": "2"}}, "is set twice"),
         ({"Headers": {"Authorization": "x"}, "BearerTokenFile": "t"}, "BearerTokenFile sets Authorization"),
         ({"Headers": {"A": "1"}, "HeadersFrom": {"a": {"Env": "PATH"}}}, ".HeadersFrom.a: is set twice"),
         ({"HeadersFrom": {"A": {"Env": "NOPE"}}}, ".HeadersFrom.A.Env = 'NOPE': names a variable that is not set"),
