@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from esm.daemon import Daemon, load_configuration, make_adapters
 from esm.model.arn import Arn
+from esm.model.connection import DAEMON
 from esm.model.function import UrlFunction
 from esm.model.invocation import Answer, Invocation
 from esm.model.mapping import State
@@ -102,6 +103,9 @@ async def test_a_function_that_was_replaced_is_closed_once_nothing_runs_on_it(tm
             assert adapters.unused([]) == []
             go_on.set()
         assert isinstance(told[0], Answer)
+        adapters.functions = {str(arn): (function, DAEMON)}
+        assert adapters.unused([]) == []
+        adapters.functions = {}
         assert adapters.unused([]) == [target]
         await target.aclose()
         assert adapters.target(function) is not target

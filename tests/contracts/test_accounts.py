@@ -172,6 +172,7 @@ async def test_what_a_changed_connection_left_behind_is_let_go_and_mappings_that
         gone = await adapters.sessions.through(before["b"].ways.target).client("lambda", read_timeout_s=930.0)
         await adapters.keep([*before.values(), *after.values()])
         assert gone._endpoint.http_session._sessions is not None
+        assert adapters.unused(list(after.values())) == [target]
         await adapters.keep(list(after.values()))
         assert gone._endpoint.http_session._sessions is None
         assert await adapters.sessions.through(after["a"].ways.source).client("sqs") is kept
