@@ -13,11 +13,10 @@ from esm.aws.failures import code_behind, taking_apart
 from esm.aws.sessions import Sessions
 from esm.errors import OperatorNeeded, RequestRefused, ShardGone, Unavailable
 
-IAM_ACTIONS = ("dynamodb:DescribeTable", "dynamodb:Scan")
-"""For reading one."""
-
-WRITING_IAM_ACTIONS = ("dynamodb:CreateTable", "dynamodb:PutItem", "dynamodb:DeleteItem")
-"""For writing one, besides those for reading."""
+IAM_ACTIONS = (
+    "dynamodb:DescribeTable", "dynamodb:Scan", "dynamodb:CreateTable", "dynamodb:PutItem", "dynamodb:DeleteItem"
+)  # fmt: skip
+"""The first two are enough for reading one."""
 
 KEY = "leaseKey"
 

@@ -61,6 +61,18 @@ def test_a_record_of_which_a_part_may_be_open_is_delivered_again_whole(data: byt
     assert "delivered again whole" in found.text
 
 
+@pytest.mark.parametrize("event", [b'{"dynamodb":{}}', b'{"kinesis":{"data":"8"}}', b'{"kinesis":{"data":""}}'])
+def test_what_is_no_aggregated_record_is_taken_whole(event: bytes) -> None:
+    look = Look(StreamRecord(event, "7", 0, UnixTime(1.0)))
+    found = imported([Row("a", "", "a", "7")], [Shard("a")], {"a": look})["a"]
+    assert position(found) == AfterSequence("7", UnixTime(1.0))
+
+
+def test_plain_rows_are_the_mappings_streams() -> None:
+    rows = [Row("a", "", "a", "LATEST"), Row("b", "", "b", "LATEST")]
+    assert kcl.of_stream(rows, ARN, None, "app") == rows
+
+
 @pytest.mark.parametrize("look", [Look(), Look(record(9)), Look(record(9), record(8))])
 def test_a_checkpoint_that_has_been_trimmed_counts_as_lost(look: Look) -> None:
     found = imported([Row("a", "", "a", "7")], [Shard("a")], {"a": look})["a"]
