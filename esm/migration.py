@@ -125,8 +125,11 @@ def chosen(configuration: Configuration, name: str) -> Plan:
 
 async def _opened(settings: Settings, request: Request, stack: AsyncExitStack) -> Store | None:
     """The state, locked against a daemon where it will be written; None where there is none yet, and none is made."""
-    if settings.state.startswith("memory:"):
-        raise RequestRefused("The state memory:// ends with this command: name a file (ESM_STATE).")
+    if not settings.state.startswith("sqlite:"):
+        raise RequestRefused(
+            f"The state {settings.state} is not a SQLite file, of which alone it shows that no daemon works with it:"
+            " name one (ESM_STATE)."
+        )
     is_dry = not request.writes
     if is_dry and not sqlite_path(settings.state).exists():
         return None

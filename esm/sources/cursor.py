@@ -79,7 +79,10 @@ class Cursor:
 
 
 async def first_record(iterator: str, fetch: Callable[[str], Awaitable[Slice]], pause_s: float) -> StreamRecord | None:
-    """The first record from an iterator on; None where a few reads bring none. Trimmed: None. Raises as `fetch`."""
+    """The first record from an iterator on; None where a few reads bring none, or it was trimmed.
+
+    Raises as `fetch` does; Unavailable, such as another reader's throttling, only from the last read.
+    """
     following = iterator
     for number in range(FIRST_READS_MAX):
         if number:
@@ -88,6 +91,10 @@ async def first_record(iterator: str, fetch: Callable[[str], Awaitable[Slice]], 
             found = await fetch(following)
         except PositionLost:
             return None
+        except Unavailable:
+            if number == FIRST_READS_MAX - 1:
+                raise
+            continue
         if found.read.records:
             first: StreamRecord = found.read.records[0]
             return first

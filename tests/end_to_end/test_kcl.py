@@ -272,6 +272,8 @@ def test_other_tables_are_refused(world: World, kinesalite: str, dynamodb: str, 
         "names no stream mapping" in world.command("import-kcl", "--table", application.name, "--mapping", "x").stderr
     )
     assert "no positions" in kcl(world, "export", application.name).stderr
+    world.settings["ESM_STATE"] = "memory://"
+    assert "is not a SQLite file" in kcl(world, "import", application.name, "--yes").stderr
 
 
 @EVERYWHERE
