@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ import anyio
 from prometheus_client import CollectorRegistry
 from rich.console import Console
 
-from esm import __version__, daemon, filtering, inspection, status
+from esm import __version__, daemon, filtering, inspection, migration, status
 from esm.config import Configuration
 from esm.config.schema import schema
 from esm.errors import ConfigurationRefused, EsmError
@@ -20,6 +20,8 @@ from esm.model.arn import SourceKind
 from esm.settings import Settings, load_settings
 from esm.stores import open_store
 from esm.telemetry import Telemetry, set_up_logging
+
+Migration = Callable[[Settings, Configuration, migration.Request], Awaitable[list[str]]]
 
 WATCH_EVERY_S = 2.0
 """How often `esm status --watch` looks again."""
@@ -60,6 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     show = _command(commands, "status", _status, "show what each mapping does")
     show.add_argument("--json", action="store_true", help="print a JSON list")
     show.add_argument("--watch", action="store_true", help="show it again every two seconds until Ctrl-C")
+    _kcl_command(commands, "import-kcl", migration.import_kcl, "go on where a stopped KCL application stopped")
+    _kcl_command(commands, "export-kcl", migration.export_kcl, "write a lease table from which KCL goes on")
     for_editors = commands.add_parser("schema", help="print the JSON schema of a configuration file, for editors")
     for_editors.set_defaults(run=_schema)
     sift = commands.add_parser("filter", help="try a filter pattern on an event", description=filtering.__doc__)
@@ -88,6 +92,18 @@ def _command(
     return parser
 
 
+def _kcl_command(commands: Any, name: str, run: Migration, text: str) -> None:  # noqa: ANN401 - as above
+    parser = _command(commands, name, partial(_migrate, run), text)
+    parser.add_argument("--table", required=True, help="the lease table, called as the application is")
+    parser.add_argument("--mapping", required=True, help="its UUID, function or source ARN")
+    parser.add_argument("--yes", action="store_true", help="do it; without, show what would be done")
+    parser.add_argument("--replace", action="store_true", help="take the place of what is there already")
+    parser.add_argument(
+        "--look-s", type=float, default=migration.LOOK_S, metavar="SECONDS",
+        help="between two looks at the table: above a third of the application's failover time; default: %(default)g",
+    )  # fmt: skip
+
+
 def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     settings, configuration = _load(arguments, environ)
     set_up_logging(settings.log_format, settings.log_level)
@@ -113,6 +129,16 @@ def _validate(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 def _status(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     settings, configuration = _load(arguments, environ)
     anyio.run(partial(_show, settings, configuration, as_json=arguments.json, watch=arguments.watch))
+    return 0
+
+
+def _migrate(run: Migration, arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    settings, configuration = _load(arguments, environ)
+    request = migration.Request(
+        arguments.table, arguments.mapping, writes=arguments.yes, replaces=arguments.replace, look_s=arguments.look_s
+    )
+    for line in anyio.run(run, settings, configuration, request):
+        print(line)
     return 0
 
 

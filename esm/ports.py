@@ -8,7 +8,7 @@ from esm.model.function import FunctionFacts
 from esm.model.invocation import Ending, Invocation
 from esm.model.notice import AnyNotice
 from esm.model.position import Position, Shard, StreamFacts
-from esm.model.record import Message, QueueFacts, Read
+from esm.model.record import Message, QueueFacts, Read, StreamRecord
 from esm.model.stored import Key, Page, Stored
 
 
@@ -139,6 +139,13 @@ class StreamSource(Protocol):
 
     async def children(self, shard_id: str) -> list[Shard] | None:
         """The children of a shard that has ended; None where the source cannot be asked for them alone."""
+        ...
+
+    async def first_from(self, shard_id: str, sequence: str) -> StreamRecord | None:
+        """The first record at or after a sequence number; None where the shard does not know it, or none comes.
+
+        Raises: ShardGone, OperatorNeeded, Unavailable.
+        """
         ...
 
     def open(self, shard_id: str, position: Position) -> ShardReader:

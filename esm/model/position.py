@@ -1,6 +1,6 @@
 """Places in a shard, and shards themselves."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from esm.model.clocks import UnixTime
 
@@ -41,6 +41,10 @@ class Shard:
     """None, one, or (after a merge) two shard ids; they may have left the listing."""
     is_closed: bool = False
     """Whether the listing shows an ending sequence number."""
+    first_sequence: str = field(default="", compare=False)
+    """Below every sequence number in it; empty where the listing does not say."""
+    hash_keys: tuple[str, str] | None = field(default=None, compare=False)
+    """First and last hash key, in decimal; None: not known, or no such thing (DynamoDB)."""
 
 
 @dataclass(frozen=True, slots=True)

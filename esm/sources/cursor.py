@@ -3,10 +3,15 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+import anyio
+
 from esm.aws.failures import IteratorExpired
 from esm.errors import EsmError, PositionLost, Unavailable
 from esm.model.position import AfterSequence, Position
-from esm.model.record import Read
+from esm.model.record import Read, StreamRecord
+
+FIRST_READS_MAX = 10
+"""Reads in which the first record from a place must show: answers may be empty in between."""
 
 FAILURES_MAX = 3
 """Failures in a row after which an iterator is not trusted any more: some servers answer 500 for a bad one."""
@@ -71,3 +76,29 @@ class Cursor:
         if self._iterator is None:
             self._iterator = await self._locate(self._position)
         return await self._fetch(self._iterator, limit)
+
+
+async def first_record(iterator: str, fetch: Callable[[str], Awaitable[Slice]], pause_s: float) -> StreamRecord | None:
+    """The first record from an iterator on; None where a few reads bring none, or it was trimmed.
+
+    Raises as `fetch` does; Unavailable, such as another reader's throttling, only from the last read.
+    """
+    following = iterator
+    for number in range(FIRST_READS_MAX):
+        if number:
+            await anyio.sleep(pause_s)
+        try:
+            found = await fetch(following)
+        except PositionLost:
+            return None
+        except Unavailable:
+            if number == FIRST_READS_MAX - 1:
+                raise
+            continue
+        if found.read.records:
+            first: StreamRecord = found.read.records[0]
+            return first
+        if found.iterator is None:
+            return None
+        following = found.iterator
+    return None

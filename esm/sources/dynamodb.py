@@ -19,7 +19,7 @@ from esm.model.arn import Arn
 from esm.model.clocks import UnixTime
 from esm.model.position import AfterSequence, AtTimestamp, Position, Shard, StreamFacts, TrimHorizon
 from esm.model.record import Read, StreamRecord
-from esm.sources.cursor import Cursor, Slice
+from esm.sources.cursor import Cursor, Slice, first_record
 
 IAM_ACTIONS = ("dynamodb:DescribeStream", "dynamodb:GetShardIterator", "dynamodb:GetRecords")
 
@@ -120,6 +120,28 @@ class DynamoDBStream:
         found = _shards(description)
         self._serves_children = all(shard_id in shard.parents for shard in found)
         return found if self._serves_children else None
+
+    async def first_from(self, shard_id: str, sequence: str) -> StreamRecord | None:
+        """GetShardIterator AT_SEQUENCE_NUMBER, and the first record that it brings."""
+        client = await self._sessions.client("dynamodbstreams", self._arn.region)
+        try:
+            answer = await self._sessions.control(
+                client, "get_shard_iterator", StreamArn=str(self._arn), ShardId=shard_id,
+                ShardIteratorType="AT_SEQUENCE_NUMBER", SequenceNumber=sequence,
+            )  # fmt: skip
+        except PositionLost:
+            return None
+        except OperatorNeeded as error:
+            if code_behind(error) != "ValidationException":
+                raise _spoken(error, self._arn) from error.__cause__
+            return None
+        with taking_apart("GetShardIterator", "DynamoDB"):
+            iterator = str(answer["ShardIterator"])
+
+        async def fetch(at: str) -> Slice:
+            return (await self._get_records(at, 1, 0.0))[0]
+
+        return await first_record(iterator, fetch, 1 / self.reads_per_s_busy)
 
     def open(self, shard_id: str, position: Position) -> Cursor:
         """A reader from `position` on; from a timestamp: from the oldest record, without those created before."""
@@ -238,8 +260,9 @@ def _shards(description: dict[str, Any]) -> list[Shard]:
 
 def _shard(listed: dict[str, Any]) -> Shard:
     parent = listed.get("ParentShardId")
-    is_closed = bool(listed.get("SequenceNumberRange", {}).get("EndingSequenceNumber"))
-    return Shard(listed["ShardId"], (parent,) if parent else (), is_closed)
+    span = listed.get("SequenceNumberRange", {})
+    is_closed = bool(span.get("EndingSequenceNumber"))
+    return Shard(listed["ShardId"], (parent,) if parent else (), is_closed, span.get("StartingSequenceNumber", ""))
 
 
 def _spoken(error: OperatorNeeded, arn: Arn) -> OperatorNeeded:

@@ -17,7 +17,7 @@ from esm.model.arn import Arn
 from esm.model.clocks import UnixTime
 from esm.model.position import AfterSequence, AtTimestamp, Position, Shard, StreamFacts, TrimHorizon
 from esm.model.record import ChildShard, Read, StreamRecord
-from esm.sources.cursor import Cursor, Slice
+from esm.sources.cursor import Cursor, Slice, first_record
 
 IAM_ACTIONS = (
     "kinesis:DescribeStreamSummary",
@@ -122,6 +122,25 @@ class KinesisStream:
         """None: GetRecords names them at a shard's end, and listing is cheap."""
         del shard_id
         return None
+
+    async def first_from(self, shard_id: str, sequence: str) -> StreamRecord | None:
+        """GetShardIterator AT_SEQUENCE_NUMBER, and the first record that it brings."""
+        try:
+            answer = await self._named_call(
+                "get_shard_iterator", ShardId=shard_id, ShardIteratorType="AT_SEQUENCE_NUMBER",
+                StartingSequenceNumber=sequence,
+            )  # fmt: skip
+        except OperatorNeeded as error:
+            if code_behind(error) != "InvalidArgumentException":
+                raise
+            return None
+        with taking_apart("GetShardIterator", "Kinesis"):
+            iterator = str(answer["ShardIterator"])
+
+        async def fetch(at: str) -> Slice:
+            return await self._get_records(shard_id, at, 1)
+
+        return await first_record(iterator, fetch, 1 / self.reads_per_s_busy)
 
     def open(self, shard_id: str, position: Position) -> Cursor:
         """A reader from `position` on."""
@@ -232,8 +251,10 @@ class KinesisStream:
 
 def _shard(listed: dict[str, Any]) -> Shard:
     parents = tuple(listed[name] for name in ("ParentShardId", "AdjacentParentShardId") if listed.get(name))
-    is_closed = bool(listed.get("SequenceNumberRange", {}).get("EndingSequenceNumber"))
-    return Shard(listed["ShardId"], parents, is_closed)
+    span, keys = listed.get("SequenceNumberRange", {}), listed.get("HashKeyRange", {})
+    hash_keys = (keys["StartingHashKey"], keys["EndingHashKey"]) if keys else None
+    is_closed = bool(span.get("EndingSequenceNumber"))
+    return Shard(listed["ShardId"], parents, is_closed, span.get("StartingSequenceNumber", ""), hash_keys)
 
 
 def _refuses_arn(error: OperatorNeeded) -> bool:

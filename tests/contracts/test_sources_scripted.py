@@ -14,8 +14,8 @@ from esm.errors import EsmError, OperatorNeeded, PositionLost, ShardGone, Unavai
 from esm.model.arn import Arn
 from esm.model.clocks import UnixTime
 from esm.model.position import AfterSequence, AtTimestamp, Shard, TrimHorizon
-from esm.model.record import ChildShard
-from esm.sources.cursor import FAILURES_MAX
+from esm.model.record import ChildShard, StreamRecord
+from esm.sources.cursor import FAILURES_MAX, FIRST_READS_MAX
 from esm.sources.dynamodb import SKIPS_MAX, DynamoDBStream
 from esm.sources.kinesis import KinesisStream
 from tests.fakes.aws_server import PAGE, Ask, Said, Script, aws_server, refusing, saying
@@ -504,3 +504,52 @@ async def test_a_dynamodb_description_that_makes_no_sense_is_unavailable() -> No
     async with aws_server(DescribeStream=saying({})) as (_, sessions):
         with pytest.raises(Unavailable, match="DescribeStream: the answer is not DynamoDB's"):
             await dynamodb(sessions).shards()
+
+
+# The record at a sequence number
+
+
+async def first_from(make: Make, iterator: Script, records: Script) -> tuple[StreamRecord | None, int]:
+    """What a shard answers, and how often it was read for that."""
+    async with aws_server(GetShardIterator=iterator, GetRecords=records) as (server, sessions):
+        source = make(sessions)
+        source.reads_per_s_busy = 1000
+        return await source.first_from(SHARD, SEQUENCE), len(server.asked("GetRecords"))
+
+
+@STREAMS
+@pytest.mark.parametrize(
+    ("records", "reads"),
+    [(refusing("TrimmedDataAccessException"), 1), (page(after=None), 1), (NO_RECORDS, FIRST_READS_MAX)],
+)  # fmt: skip
+async def test_a_record_that_does_not_show_is_none(make: Make, records: Script, reads: int) -> None:
+    assert await first_from(make, ITERATOR, records) == (None, reads)
+
+
+@STREAMS
+async def test_a_shard_that_is_throttled_for_once_is_read_again(make: Make) -> None:
+    throttled = refusing("ProvisionedThroughputExceededException")
+    assert await first_from(make, ITERATOR, [throttled, page(after=None)]) == (None, 2)
+
+
+@STREAMS
+async def test_a_shard_that_is_throttled_all_the_time_is_unavailable(make: Make) -> None:
+    with pytest.raises(Unavailable):
+        await first_from(make, ITERATOR, refusing("ProvisionedThroughputExceededException"))
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        (kinesis, "InvalidArgumentException"), (dynamodb, "ValidationException"),
+        (dynamodb, "TrimmedDataAccessException"),
+    ],
+)  # fmt: skip
+async def test_a_sequence_number_that_a_shard_does_not_know_has_no_record(make: Make, code: str) -> None:
+    assert await first_from(make, refusing(code), NO_RECORDS) == (None, 0)
+
+
+@STREAMS
+async def test_a_shard_that_may_not_be_read_is_not_taken_for_one_without_the_record(make: Make) -> None:
+    with pytest.raises(OperatorNeeded, match="AccessDenied"):
+        await first_from(make, refusing("AccessDeniedException"), NO_RECORDS)
