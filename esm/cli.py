@@ -12,7 +12,7 @@ import anyio
 from prometheus_client import CollectorRegistry
 from rich.console import Console
 
-from esm import __version__, daemon, filtering, inspection, status
+from esm import __version__, daemon, filtering, inspection, operating, status
 from esm.config import Configuration
 from esm.config.schema import schema
 from esm.errors import ConfigurationRefused, EsmError
@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     show = _command(commands, "status", _status, "show what each mapping does")
     show.add_argument("--json", action="store_true", help="print a JSON list")
     show.add_argument("--watch", action="store_true", help="show it again every two seconds until Ctrl-C")
+    operating.add_commands(partial(_command, commands))
     for_editors = commands.add_parser("schema", help="print the JSON schema of a configuration file, for editors")
     for_editors.set_defaults(run=_schema)
     sift = commands.add_parser("filter", help="try a filter pattern on an event", description=filtering.__doc__)

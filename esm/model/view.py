@@ -42,3 +42,5 @@ class MappingView:
     """Who polls: `daemon`, `role ARN`, `connection NAME`, `role ARN through connection NAME`."""
     async_backlog: int | None = None
     """Events that wait in the asynchronous queue of the mapping's function; None where the mapping does not feed it."""
+    reason: str | None = None
+    """Why the mapping is in its state, where not the configuration says so."""

@@ -25,6 +25,7 @@ class Observation:
         self.in_flight = 0
         self.backlog: int | None = None
         self._is_circuit_open = False
+        self.reason: str | None = None
         self.async_backlog: Callable[[], int | None] = lambda: None
 
     @property
@@ -104,4 +105,5 @@ class Observation:
             circuit_open=self._is_circuit_open,
             identity=self.identity,
             async_backlog=self.async_backlog(),
+            reason=self.reason,
         )

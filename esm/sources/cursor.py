@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from esm.aws.failures import IteratorExpired
 from esm.errors import EsmError, PositionLost, Unavailable
-from esm.model.position import AfterSequence, Position
+from esm.model.position import AfterSequence, AtSequence, Position
 from esm.model.record import Read
 
 FAILURES_MAX = 3
@@ -43,7 +43,7 @@ class Cursor:
         except IteratorExpired:
             found = await self._reopened(limit)
         except PositionLost:
-            if isinstance(self._position, AfterSequence):
+            if isinstance(self._position, AfterSequence | AtSequence):
                 raise
             found = await self._reopened(
                 limit
