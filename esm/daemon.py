@@ -209,8 +209,7 @@ class Daemon:
                               mappings=len(self._configuration.mappings), pid=os.getpid())  # fmt: skip
             self._adapters = adapters
             catalogue = Catalogue(store)
-            while not await self._look_at_controls(catalogue):
-                await anyio.sleep(OPERATORS_EVERY_S)
+            await self._know_controls(catalogue)
             await self._serve(supervisor, Reporter(around, supervisor), adapters, catalogue)
 
     async def _serve(
@@ -276,6 +275,13 @@ class Daemon:
                     supervisor.apply(self._plans())
                 await reporter.write(supervisor.views())
 
+    async def _know_controls(self, catalogue: Catalogue) -> None:
+        """Return once it is known what is paused: nothing may run before."""
+        while True:
+            if await self._look_at_controls(catalogue):
+                return
+            await anyio.sleep(OPERATORS_EVERY_S)
+
     async def _look_at_controls(self, catalogue: Catalogue) -> bool:
         """Know what operators want now; False: the store does not say, and what was known stays."""
         try:
@@ -298,10 +304,11 @@ class Daemon:
     def _plans(self) -> dict[str, Plan]:
         """The mappings of the configuration, without those that operators let rest."""
         found = plans(self._configuration)
-        for uuid, control in self._controls.items():
-            if control.pause is not None and uuid in found:
-                mapping = replace(found[uuid].mapping, enabled=False)
-                found[uuid] = replace(found[uuid], mapping=mapping, pause=control.pause)
+        for control in self._controls.values():
+            plan = found.get(control.mapping)
+            if control.pause is not None and plan is not None:
+                mapping = replace(plan.mapping, enabled=False)
+                found[control.mapping] = replace(plan, mapping=mapping, pause=control.pause)
         return found
 
     def _take_over(self, supervisor: Supervisor) -> None:

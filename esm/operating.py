@@ -296,16 +296,14 @@ def _print_leases(leases: Sequence[Lease]) -> None:
         grid.add_column(name, overflow="fold")
     for lease in leases:
         behind = lowest(lease.positions)
-        is_known = isinstance(behind, AfterSequence)
-        window = (
-            "-"
-            if lease.window is None
-            else f"{_time(UnixTime(lease.window.start_s))} +{lease.window.end_s - lease.window.start_s} s"
-        )
+        arrived_at = behind.arrived_at if isinstance(behind, AfterSequence) else None
+        arrived, age = ("-", "-") if arrived_at is None else (_time(arrived_at), _span(_now() - arrived_at))
+        window = "-"
+        if lease.window is not None:
+            window = f"{_time(UnixTime(lease.window.start_s))} to {_time(UnixTime(lease.window.end_s))}"
         grid.add_row(
             lease.mapping, lease.shard, lease.owner or "-", str(lease.generation), str(lease.factor), _place(behind),
-            _time(behind.arrived_at) if is_known else "-", _span(_now() - behind.arrived_at) if is_known else "-",
-            "yes" if lease.is_finished else "no", window,
+            arrived, age, "yes" if lease.is_finished else "no", window,
         )  # fmt: skip
     console = Console()
     (console if console.is_terminal else Console(width=PIPED_WIDTH)).print(grid)

@@ -337,7 +337,7 @@ class MappingTelemetry:
              invocations=notice.invoke_count, request_id=notice.request_id)  # fmt: skip
 
     def dropped(self, count: int, reason: str) -> None:
-        """Records left the mapping untaken and unnoticed: retries, age, payload, skipped (no destination), destination."""
+        """Records left the mapping untaken, and nobody was told: retries, age, payload, skipped, destination."""
         self._telemetry.dropped.labels(**self._labels, reason=reason).inc(count)
 
     def notice_delivered(self, count: int) -> None:
