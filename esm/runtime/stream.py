@@ -66,6 +66,7 @@ class StreamRunner:
         """The stop of each shard that is claimed, run or ended."""
         self._orders = orders or Orders()
         self._obeyed = self._orders.standing
+        """Those that the lineage knows: a shard that followed newer ones could be read before its ancestors."""
         self._listed: set[str] = set()
         self._missing_since: dict[str, Instant] = {}
         self._wake = Signal()
@@ -98,7 +99,7 @@ class StreamRunner:
         if await self._known("function", self._target.facts) is None:
             return
         leases = Leases(
-            self._around, self.mapping, facts.identity, self.mapping.lanes, lambda: self._orders.standing
+            self._around, self.mapping, facts.identity, self.mapping.lanes, lambda: self._obeyed
         )  # fmt: skip
         if await self._known("store", lambda: self._begin(leases)) is None:
             return
@@ -193,7 +194,7 @@ class StreamRunner:
         following = Following(
             self._around, lambda: self.mapping, self._source, notifier, self._observation, stop
         )  # fmt: skip
-        return await following.follow(lease, self._orders.standing)
+        return await following.follow(lease, self._obeyed)
 
     async def _runs(self, lease: ShardLease, notifier: Notifier, stop: Stop) -> bool:
         """Run a claimed shard; True when it is finished."""
@@ -251,18 +252,16 @@ class StreamRunner:
             tasks.cancel_scope.cancel()
 
     async def _obey_forever(self, leases: Leases) -> None:
-        seen = self._obeyed
         while True:
-            if seen is self._orders.standing:
+            if self._obeyed is self._orders.standing:
                 await self._orders.changed.wait()
-            seen = self._orders.standing
             if await self._known("store", lambda: self._obey(leases)) is None:
                 return
 
     async def _obey(self, leases: Leases) -> bool:
         """End the shards that have an order to follow, or must wait for ancestors that are read again."""
         found = {lease.shard: lease for lease in await leases.load()}
-        orders = self._orders.standing
+        orders = self._obeyed = self._orders.standing
         self._lineage.reopen(leases.finished(found.values(), self._listed))
         ready = {shard.id for shard in self._lineage.ready()}
         for shard, stop in self._starting.items():

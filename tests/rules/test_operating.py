@@ -101,8 +101,8 @@ def test_latest_goes_forward_to_the_moment_of_the_request_and_never_back(lease: 
     assert after.is_finished == lease.is_finished
 
 
-@given(leases(), sent_to, st.booleans())
-def test_what_an_order_changes_is_the_order_and_the_place_alone(lease: Lease, to: Position, is_latest: bool) -> None:
+@given(lease=leases(), to=sent_to, is_latest=st.booleans())
+def test_what_an_order_changes_is_the_order_and_the_place_alone(lease: Lease, to: Position, *, is_latest: bool) -> None:
     order = rewind(to, is_latest=is_latest and isinstance(to, AtTimestamp))
     after = operating.rewound(lease, order)
     has_moved = after.positions != lease.positions
@@ -132,9 +132,9 @@ def test_a_skip_to_a_record_that_is_not_there_moves_nothing_and_is_over(lease: L
     assert operating.skipped(lease, skip(3), None) == replace(lease, obeyed=5)
 
 
-@given(leases(), orders(), sent_to, st.booleans())
+@given(lease=leases(), asked=orders(), otherwise=sent_to, is_left_out=st.booleans())
 def test_orders_that_are_let_go_of_would_have_changed_nothing(
-    lease: Lease, asked: list[Rewind], otherwise: Position, is_left_out: bool
+    lease: Lease, asked: list[Rewind], otherwise: Position, *, is_left_out: bool
 ) -> None:
     """Requests come at any moment of a shard's life: it has obeyed some of them, or has no lease yet."""
     control = Control("u")
