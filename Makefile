@@ -10,6 +10,8 @@ MINISTACK := 1.5.33
 KINESALITE := 3.3.3
 # Branch coverage of the rules and of the loops that act on them, in per cent.
 COVERAGE := 95
+# Tests at a time; 0: one after the other in one process, for a debugger.
+WORKERS ?= 2
 
 SUITABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
@@ -22,7 +24,7 @@ demo: $(VENV)/.local ## the whole thing on an embedded local AWS, until Ctrl-C o
 	@$(BIN)/esm demo $(ARGS)
 
 test: $(VENV)/.dev servers ## every test; those of servers that cannot be installed are skipped, and said so
-	$(BIN)/pytest --cov=esm/rules --cov=esm/runtime --cov-branch --cov-report=term:skip-covered \
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal --cov=esm/rules --cov=esm/runtime --cov-branch --cov-report=term:skip-covered \
 		--cov-fail-under=$(COVERAGE)
 
 check: $(VENV)/.dev ## format, lint, types, and the rules of the house

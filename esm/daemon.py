@@ -4,7 +4,7 @@ import os
 import random
 import signal
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from collections.abc import Mapping as Table
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -26,7 +26,8 @@ from esm.model.async_event import Recipient
 from esm.model.connection import DAEMON, Way, Ways
 from esm.model.control import Control
 from esm.model.function import AsyncRules, Function, HostedFunction, LambdaFunction
-from esm.model.mapping import InvocationType, Mapping
+from esm.model.mapping import InvocationType, Mapping, State
+from esm.model.view import MappingView
 from esm.ports import Destination, Target
 from esm.rules.ways import asynchronous_way, ways
 from esm.runtime.async_events import Accepting, AsyncEvents
@@ -143,11 +144,11 @@ class Adapters:
         return make_destination(mapping.on_failure, sessions, mapping.function_arn.account)
 
     async def keep(self, plans: Sequence[Plan]) -> None:
-        """Let go of what a changed configuration left behind: clients and credentials that nothing uses any more."""
+        """Let go of what a changed configuration left behind: environments, clients, credentials that nothing uses."""
         used = {(plan.function, plan.ways.target) for plan in plans}
-        for function, way in [key for key in self._targets if key not in used]:
-            if isinstance(function, LambdaFunction):
-                del self._targets[function, way]  # it holds nothing but a client
+        used |= {(function, DAEMON) for function, _ in self.functions.values()}
+        for unused in [key for key in self._targets if key not in used]:
+            await self._targets.pop(unused).aclose()
         ways = {way for plan in plans for way in plan.ways.all} | {way for _, way in self.functions.values()}
         if ways != self._ways:
             self._ways = ways
@@ -171,6 +172,7 @@ class Daemon:
         self._environ = environ
         self._configuration = configuration
         self._is_ready = False
+        self._have_begun = False
         self._changes: int | None = None
         """The change counter that was followed last."""
         self._controls: dict[str, Control] = {}
@@ -201,7 +203,7 @@ class Daemon:
             telemetry.live.views = supervisor.views
             telemetry.live.async_backlogs = adapters.events.backlogs
             telemetry.live.buffered_bytes = lambda: around.budget.used_bytes
-            app = operations.application(telemetry.exposed, supervisor.views, lambda: self._is_ready)
+            app = operations.application(telemetry.exposed, supervisor.views, lambda: self._answers(supervisor.views()))
             host, port = settings.metrics_host_port
             bound = settings.metrics_address.rpartition(":")[0]
             port = await stack.enter_async_context(operations.serving(app, host, port))
@@ -211,6 +213,16 @@ class Daemon:
             catalogue = Catalogue(store)
             await self._know_controls(catalogue)
             await self._serve(supervisor, Reporter(around, supervisor), adapters, catalogue)
+
+    def _answers(self, views: Iterable[MappingView]) -> bool:
+        """Whether the daemon is ready: every mapping has run, rests, or has said what hinders it; until it drains.
+
+        One that a later file brings does not take the daemon out of service.
+        """
+        if self._is_ready and not self._have_begun:
+            begun = {view.uuid for view in views if view.state is not State.CREATING or view.has_problem}
+            self._have_begun = begun >= {mapping.uuid for mapping in self._configuration.mappings}
+        return self._is_ready and self._have_begun
 
     async def _serve(
         self, supervisor: Supervisor, reporter: Reporter, adapters: Adapters, catalogue: Catalogue
@@ -329,11 +341,11 @@ class Daemon:
         for warning in configuration.warnings:
             if warning not in said:
                 self._telemetry.warned(warning)
-        assert self._adapters is not None
-        self._adapters.functions = {
-            str(one.arn.unqualified): (one, asynchronous_way(one, configuration.connections))
-            for one in configuration.functions.values()
-        }
+        if self._adapters is not None:
+            self._adapters.functions = {
+                str(one.arn.unqualified): (one, asynchronous_way(one, configuration.connections))
+                for one in configuration.functions.values()
+            }
         supervisor.apply(self._plans())
 
 

@@ -52,7 +52,9 @@ class Settings(BaseSettings):
     worker_id: str = Field(
         default_factory=socket.gethostname, description="Name of this worker in leases and status; default: host name."
     )
-    metrics_address: str = Field("127.0.0.1:9464", description="`host:port` of /metrics, /healthz, /readyz, /status.")
+    metrics_address: str = Field(
+        "127.0.0.1:9464", description="`host:port` of /metrics, /healthz, /readyz, /status, /lag."
+    )
     metrics_per_shard: bool = Field(default=False, description="Adds the label `shard` to the gauges of streams.")
     metrics_tags: str = Field(
         "",

@@ -1,10 +1,13 @@
 """The daemon follows its file: whatever stands in it last is what runs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
 
 from esm.daemon import Daemon, load_configuration
+from esm.model.mapping import State
+from esm.model.view import MappingView
 from esm.runtime.supervisor import Supervisor
 from esm.settings import Settings, load_settings
 
@@ -49,3 +52,20 @@ def test_a_file_that_is_written_while_it_is_read_is_read_again(tmp_path: Path) -
     file.write_text(CONFIGURATION.format(size=2))
     anyio.run(daemon.follow_until, 3)
     assert daemon.sizes[:2] == [2, 3]
+
+
+def test_the_daemon_is_ready_once_every_mapping_has_begun_and_stays_so(tmp_path: Path) -> None:
+    file = tmp_path / "esm.yaml"
+    file.write_text(CONFIGURATION.format(size=1))
+    settings = load_settings({"ESM_CONFIG": str(file)}, {})
+    daemon = WrittenMeanwhile(file, settings)
+    uuid = load_configuration(settings, {}).mappings[0].uuid
+    creating = MappingView(uuid, "f", "s", State.CREATING, "No records processed", False, 0, None, ())
+    later = replace(creating, uuid="later")
+
+    assert not daemon._answers([])
+    assert not daemon._answers([creating])
+    assert daemon._answers([replace(creating, has_problem=True)])
+    assert daemon._answers([creating, later])
+    daemon._is_ready = False
+    assert not daemon._answers([replace(creating, state=State.ENABLED)])

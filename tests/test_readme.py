@@ -1,5 +1,6 @@
 """The README tells the truth: its commands are run, its tables are those of the program."""
 
+import json
 import os
 import re
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from esm import config
 from esm.aws import clients
@@ -20,6 +22,7 @@ from esm.rules import parameters
 from esm.settings import load_settings, settings_table
 from esm.sources import dynamodb, kinesis, sqs
 from esm.targets import aws_lambda
+from esm.telemetry import Telemetry
 from tests import servers
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,10 +88,34 @@ def test_the_configuration_of_the_readme_makes_sense(tmp_path: Path) -> None:
     assert (stream.retries_max, found.warnings) == (5, ())
 
 
-def test_every_metric_of_the_program_stands_in_the_readme() -> None:
-    source = (ROOT / "esm" / "telemetry.py").read_text()
-    for name in set(re.findall(r'"(esm_[a-z_]+)"', source)):
-        assert name in README, name
+@pytest.mark.parametrize("text", blocks(README.split("### Functions", 1)[1], "yaml"))
+def test_every_other_configuration_of_the_readme_makes_sense(text: str, tmp_path: Path) -> None:
+    environ = dict.fromkeys(re.findall(r"\$\{([A-Z_]+)\}", text), "something")
+    (tmp_path / "esm.yaml").write_text('region: us-east-1\naccount_id: "000000000000"\n' + text)
+    found = config.load(tmp_path / "esm.yaml", environ, load_settings({}, {}), UnixTime(1_800_000_000))
+    assert found.mappings
+    assert not found.warnings
+
+
+def test_the_policies_of_the_readme_are_json() -> None:
+    for text in blocks(README, "json"):
+        assert json.loads(text)["Version"] == "2012-10-17"
+
+
+def exported() -> set[str]:
+    """The name of every metric of the program, as a scrape shows it."""
+    registry = CollectorRegistry()
+    Telemetry(registry)
+    families = {(family.name, family.type) for family in registry.collect()}
+    named = set(re.findall(r'"(esm_[a-z_]+)"', (ROOT / "esm" / "telemetry.py").read_text()))
+    counters = {name for name, kind in families if kind == "counter"}
+    return {f"{name}_total" if name in counters else name for name in named | {name for name, _ in families}}
+
+
+def test_every_metric_of_the_program_stands_in_the_readme_and_no_other() -> None:
+    metrics = between("### Metrics", "### Running it")
+    assert set(re.findall(r"`(esm_[a-z_]+)(?:\{[a-z,]+\})?`", metrics)) == exported()
+    assert set(re.findall(r"\besm_[a-z]+_[a-z_]+", README)) <= exported()
 
 
 def test_every_make_target_that_is_named_exists() -> None:
@@ -100,6 +127,37 @@ def test_every_make_target_that_is_named_exists() -> None:
 def test_every_file_that_is_linked_exists() -> None:
     for link in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / link).exists(), link
+
+
+def test_every_heading_that_is_linked_exists() -> None:
+    text = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
+    headings = [re.sub(r"[^a-z0-9 -]", "", line.lower()) for line in re.findall(r"^##+ (.*)$", text, re.MULTILINE)]
+    assert {heading.replace(" ", "-") for heading in headings} >= set(re.findall(r"\]\(#([^)]+)\)", text))
+
+
+def test_every_command_that_is_named_in_passing_exists() -> None:
+    named = re.findall(r"`esm ([a-z]+)([^`]*)`", README)
+    assert named
+    helps: dict[str, str] = {}
+    for command, rest in named:
+        if command not in helps:
+            done = subprocess.run(
+                [sys.executable, "-m", "esm", command, "--help"], capture_output=True, text=True, check=True
+            )
+            helps[command] = done.stdout
+        for option in re.findall(r"(?<!\S)-{1,2}[a-z]+", rest):
+            assert option in helps[command], (command, option)
+
+
+def test_what_else_is_typed_is_a_make_target_or_needs_what_it_says_or_works_as_written(tmp_path: Path) -> None:
+    rest = README.replace(between("## Five-minute tour", "## Configuration"), "")
+    lines = [line for block in blocks(rest, "sh") for line in block.splitlines()]
+    typed = [line for line in lines if not line.startswith("make ") and "# needs Docker" not in line]
+    environ = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    done = subprocess.run(
+        ["bash", "-ec", "\n".join(typed)], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "".join(blocks(rest, "text"))), done.stderr
 
 
 @pytest.mark.timeout(120)

@@ -1,9 +1,13 @@
-"""What an operator's tools ask the daemon: /metrics, /healthz, /readyz, /status.
+"""What an operator's tools ask the daemon: /metrics, /healthz, /readyz, /status, /lag.
 
 `/healthz` answers as long as the event loop turns; `/readyz` says 503 until the mappings run and again while draining.
+`/lag` is made for autoscalers that read one number out of JSON: `desired_replicas` is one already, so that its target
+value is 1. What one replica is meant to bear stands in the query, beside the scaler's other numbers, and not in the
+daemon's settings: several scalers may ask, and a change restarts nothing.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import math
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -14,9 +18,13 @@ from prometheus_client.registry import Collector
 
 from esm.errors import OperatorNeeded
 from esm.model.view import MappingView
+from esm.rules import replicas
 
 HEADER_BYTES_MAX = 16_384
 """Longest line and field of a request that is read."""
+
+TARGETS = {"messages_per_replica": "messages", "lag_s_per_replica": "lag_s"}
+"""The parameters of `/lag`, and what they set of `replicas.Target`."""
 
 ViewsOf = Callable[[], Sequence[MappingView]]
 
@@ -36,13 +44,37 @@ def application(metrics_of: Collector, views: ViewsOf, is_ready: Callable[[], bo
     async def status(_: web.Request) -> web.Response:
         return web.Response(body=msgspec.json.encode(list(views())), content_type="application/json")
 
+    async def lag(request: web.Request) -> web.Response:
+        try:
+            target = _target(request.query)
+        except ValueError as error:
+            return web.Response(text=f"{error}\n", status=400)
+        return web.Response(body=msgspec.json.encode(replicas.lag(views(), target)), content_type="application/json")
+
     app = web.Application(
         client_max_size=0,
         handler_args={"max_line_size": HEADER_BYTES_MAX, "max_field_size": HEADER_BYTES_MAX},
     )
     app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)])
-    app.add_routes([web.get("/status", status)])
+    app.add_routes([web.get("/status", status), web.get("/lag", lag)])
     return app
+
+
+def _target(query: Mapping[str, str]) -> replicas.Target:
+    """What the query says of a replica. Raises: ValueError, naming the parameter, its value and the remedy."""
+    given: dict[str, float] = {}
+    for name, value in query.items():
+        if name not in TARGETS:
+            msg = f"{name}: no such parameter; use {' or '.join(TARGETS)}"
+            raise ValueError(msg)
+        try:
+            given[TARGETS[name]] = float(value)
+        except ValueError:
+            given[TARGETS[name]] = math.nan
+        if not 0 < given[TARGETS[name]] < math.inf:
+            msg = f"{name}={value[:20]}: it must be a number above 0, such as {name}=100"
+            raise ValueError(msg)
+    return replicas.Target(**given)
 
 
 @asynccontextmanager

@@ -64,7 +64,7 @@ def _one(entry: Entry) -> Connection | None:
     ):
         text = texts[name]
         if text is not None and not form.fullmatch(text):
-            document.problem(f"{entry.path}.{name}", text, remedy)
+            document.problem(f"{entry.path}.{name}", None if name == "ExternalId" else text, remedy)
     role = texts["RoleArn"]
     if role is not None and role_problem(role) is not None:
         document.problem(f"{entry.path}.RoleArn", role, "must be a role's ARN: arn:aws:iam::ACCOUNT:role/NAME")

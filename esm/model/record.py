@@ -66,3 +66,5 @@ class QueueFacts(msgspec.Struct, frozen=True, gc=False):
     is_fifo: bool
     backlog: int
     """ApproximateNumberOfMessages."""
+    not_visible: int = 0
+    """ApproximateNumberOfMessagesNotVisible: received by somebody, and neither deleted nor visible again."""

@@ -42,5 +42,9 @@ class MappingView:
     """Who polls: `daemon`, `role ARN`, `connection NAME`, `role ARN through connection NAME`."""
     async_backlog: int | None = None
     """Events that wait in the asynchronous queue of the mapping's function; None where the mapping does not feed it."""
+    not_visible: int | None = None
+    """Messages of a queue that somebody has received and not yet settled; None for streams."""
+    batches_max: int | None = None
+    """Batches at once that the configuration allows: of each shard, or of the queue. Earlier reports do not say it."""
     reason: str | None = None
     """Why the mapping is in its state, where not the configuration says so."""

@@ -132,6 +132,8 @@ class Delivery:
         self._done: Done | None = None
         self._retry_at = Instant(0.0)
         self._failures = 0
+        self._told_at = Instant(0.0)
+        self._is_told_plainly = False
         self.rules = rules
         self.is_hollow = False
 
@@ -156,10 +158,10 @@ class Delivery:
         piece = self._pieces[0]
         if piece.condition is None and self._is_too_big(piece):
             piece.condition = Condition.PAYLOAD
+        if now < (until := self._resumes_at(piece, now, wall)):
+            return Wait(until)
         if piece.condition is not None and not (self.is_hollow and self._is_kept(piece, wall)):
             return self._give_up(piece, piece.condition)
-        if piece.condition is None and now < self._retry_at:
-            return Wait(min(self._retry_at, self._expires_at(piece, now, wall)))
         if self.is_hollow:
             return self._reread()
         return Invoke(piece.records, piece.attempts + 1)
@@ -189,6 +191,13 @@ class Delivery:
         self._pieces.popleft()
         self._failures = 0
         self._retry_at = Instant(0.0)
+        self._told_at = Instant(0.0)
+        self._is_told_plainly = False
+
+    def put_off(self, until: Instant, *, needs_payload: bool) -> None:
+        """The notice of the last `GiveUp` could not be delivered, and is tried again then, with the payload or not."""
+        self._told_at = until
+        self._is_told_plainly = not needs_payload
 
     def halve(self) -> None:
         """Offer the records of the last `Invoke`, two at least, in two halves: their event would be too big."""
@@ -242,6 +251,11 @@ class Delivery:
             self._pieces.appendleft(_with_records(piece, piece.records[count:]))
         self._pieces.appendleft(expired)
 
+    def _resumes_at(self, piece: _Piece, now: Instant, wall: UnixTime) -> Instant:
+        if piece.condition is not None:
+            return self._told_at
+        return self._retry_at if now >= self._retry_at else min(self._retry_at, self._expires_at(piece, now, wall))
+
     def _expires_at(self, piece: _Piece, now: Instant, wall: UnixTime) -> Instant:
         if self.rules.age_max_s is None:
             return Instant(float("inf"))
@@ -250,7 +264,9 @@ class Delivery:
 
     def _is_kept(self, piece: _Piece, wall: UnixTime) -> bool:
         """Whether the notice needs the payload, and the source may still have some of it."""
-        return self.rules.kept_s is not None and wall - piece.records[-1].arrived_at < self.rules.kept_s
+        if self._is_told_plainly or self.rules.kept_s is None:
+            return False
+        return wall - piece.records[-1].arrived_at < self.rules.kept_s
 
     def _reread(self) -> Reread:
         return Reread(tuple(record for piece in self._pieces for record in piece.records))

@@ -172,7 +172,8 @@ PARAMETERS: dict[str, Parameter] = {
     ),
     "RoleArn": Parameter(
         Text(word="a role's ARN"), ALL,
-        "assumed for polling and for the destination; without it the function's `Role`, then the daemon's identity",
+        "assumed for polling and for the destination; without it the connection's identity, the function's `Role`, or"
+        " the daemon itself",
         (None, ""), is_ours=True,
     ),
     "Connection": Parameter(

@@ -55,6 +55,9 @@ class Flag:
     """True or false."""
 
 
+MOMENT_FORM = "Unix seconds, or a time with its zone such as 2026-01-31T12:00:00Z"
+
+
 @dataclass(frozen=True, slots=True)
 class Moment:
     """Unix seconds, or a time with its zone as text."""
@@ -116,7 +119,9 @@ def findings(shape: Shape, value: object, member: str) -> Iterator[Finding]:  # 
                 yield wrong(member, value, "a table of names and strings, numbers in quotes")
         case Members(members):
             yield from _members(members, value, member)
-        case Moment() | Free():
+        case Moment():
+            yield from _moment(value, member)
+        case Free():
             pass
 
 
@@ -160,6 +165,11 @@ def _text(shape: Text, value: object, member: str) -> Iterator[Finding]:
         yield failed(member, f"'{value}'", f"Member must have length greater than or equal to {shape.least}")
     elif shape.most is not None and len(value) > shape.most:
         yield failed(member, f"'{value}'", f"Member must have length less than or equal to {shape.most}")
+
+
+def _moment(value: object, member: str) -> Iterator[Finding]:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        yield wrong(member, value, MOMENT_FORM)
 
 
 def _names(shape: Names, value: object, member: str) -> Iterator[Finding]:

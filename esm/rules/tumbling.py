@@ -194,6 +194,7 @@ class FinalCall:
         self._request_id: str | None = None
         self._ran: Ran | None = None
         self._is_over = False
+        self._told_at = Instant(0.0)
         self.rules = rules
         self.attempts = 0
 
@@ -210,6 +211,8 @@ class FinalCall:
         expires_at = float("inf") if age_max_s is None else self._due_at + age_max_s
         if self._condition is None and self._was_tried and wall > expires_at:
             self._condition = Condition.AGE
+        if self._condition is not None and now < self._told_at:
+            return Wait(self._told_at)
         if self._condition is not None:
             ran = self._ran if self._condition is Condition.RETRIES else None
             return GiveUp(self._span, self._condition, max(1, self.attempts), self._request_id, ran)
@@ -238,6 +241,11 @@ class FinalCall:
     def given_up(self) -> None:
         """The notice of the last `GiveUp` is delivered, or there is no destination."""
         self._is_over = True
+
+    def put_off(self, until: Instant, *, needs_payload: bool) -> None:
+        """The notice of the last `GiveUp` could not be delivered, and is tried again then."""
+        del needs_payload
+        self._told_at = until
 
     def _failed(self, ran: Ran, now: Instant, jitter: float) -> None:
         self._ran, self._request_id = ran, ran.request_id

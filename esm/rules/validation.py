@@ -7,7 +7,7 @@ Source: lambda.md 1.2, 1.3, 4.4, 11.1, 11.11; wire-shapes.md 4.7, 4.8, 6.2.
 
 import math
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from collections.abc import Mapping as Table
 from datetime import datetime
 from typing import Any
@@ -146,7 +146,7 @@ def _of_source(request: Table[str, Any], source: Arn, unsound: set[str], wall: U
     yield from combinations.of_source(request, source)
     kind = KINDS[source.service]
     if kind.is_stream:
-        yield from _starting(request, kind, wall, is_sound="StartingPosition" not in unsound)
+        yield from _starting(request, kind, wall, unsound)
     elif not unsound & {"BatchSize", "MaximumBatchingWindowInSeconds"}:
         yield from combinations.queue(request, source_of(source))
 
@@ -221,9 +221,11 @@ def _record_age(request: Table[str, Any]) -> Iterator[Finding]:
         yield Finding(name, RequestRefused(f"{name} {value} is not possible: use -1, or 60 to 604800."))
 
 
-def _starting(request: Table[str, Any], kind: SourceKind, wall: UnixTime, *, is_sound: bool) -> Iterator[Finding]:
+def _starting(
+    request: Table[str, Any], kind: SourceKind, wall: UnixTime, unsound: Collection[str]
+) -> Iterator[Finding]:
     position = request.get("StartingPosition")
-    if position is None and is_sound:
+    if position is None and "StartingPosition" not in unsound:
         text = (
             "1 validation error detected: Value null at 'startingPosition' failed to satisfy constraint: Member must"
             " not be null."
@@ -232,7 +234,7 @@ def _starting(request: Table[str, Any], kind: SourceKind, wall: UnixTime, *, is_
     if kind is SourceKind.DYNAMODB and position == "AT_TIMESTAMP":
         text = f"Unsupported starting position for arn type: {request['EventSourceArn']}"
         yield Finding("StartingPosition", RequestRefused(text))
-    elif position is not None:
+    elif position is not None and "StartingPositionTimestamp" not in unsound:
         problem = _timestamp_problem(request.get("StartingPositionTimestamp"), position, wall)
         if problem is not None:
             yield Finding("StartingPositionTimestamp", problem)
@@ -242,12 +244,11 @@ def _timestamp_problem(given: object, position: str, wall: UnixTime) -> RequestR
     name = "StartingPositionTimestamp"
     if position != "AT_TIMESTAMP":
         return None if given is None else RequestRefused(f"{name} is valid only with StartingPosition AT_TIMESTAMP.")
-    form = "Unix seconds, or a time with its zone such as 2026-01-31T12:00:00Z"
     if given is None:
-        return RequestRefused(f"StartingPosition AT_TIMESTAMP needs a {name} ({form}).")
+        return RequestRefused(f"StartingPosition AT_TIMESTAMP needs a {name} ({shapes.MOMENT_FORM}).")
     at = _unix_time(given)
     if at is None:
-        return shapes.wrong(name, given, form).error
+        return shapes.wrong(name, given, shapes.MOMENT_FORM).error
     return RequestRefused(f"{name} {given} lies in the future.") if at > wall else None
 
 

@@ -77,14 +77,20 @@ class AsyncFunctionRunner:
         self._resume_at = Instant(0.0)
         self._changed = Signal()
         self.running = 0
-        self.backlog = 0
-        """Events that are stored, as far as is known: counted again from time to time."""
+        self._stored_in = [0] * BUCKETS
+        """Events of each bucket, as far as is known: counted again from time to time."""
+        self._changes = [0] * BUCKETS
+
+    @property
+    def backlog(self) -> int:
+        """Events that are stored, as far as is known."""
+        return sum(self._stored_in)
 
     async def add(self, event: AsyncEvent, due_at: UnixTime) -> None:
         """Store an event, and look at it when it is due. Raises: Unavailable."""
         await self._buckets.add(event, due_at)
-        self.backlog += 1
         bucket = bucket_of(event.request_id)
+        self._count(bucket, self._stored_in[bucket] + 1)
         self._next_at[bucket] = min(self._next_at[bucket], due_at)
         self._changed.notify()
 
@@ -274,14 +280,21 @@ class AsyncFunctionRunner:
 
     async def _remove(self, held: Held, parts: tuple[Stored, ...]) -> None:
         await self._stored(lambda: self._buckets.remove(held, parts))
-        self.backlog = max(0, self.backlog - 1)
+        self._count(held.bucket, max(0, self._stored_in[held.bucket] - 1))
+
+    def _count(self, bucket: int, stored: int) -> None:
+        self._stored_in[bucket] = stored
+        self._changes[bucket] += 1
 
     async def _look_after_forever(self) -> None:
         """Count what is stored, and clean up what a crash has left."""
         while True:
             try:
-                self.backlog = sum([await self._buckets.count(bucket) for bucket in range(BUCKETS)])
                 for bucket in range(BUCKETS):
+                    changes = self._changes[bucket]
+                    found = await self._buckets.count(bucket)
+                    if self._changes[bucket] == changes:
+                        self._count(bucket, found)
                     await self._buckets.clean(bucket)
             except (Unavailable, OperatorNeeded) as error:
                 self._around.telemetry.store_failed("async", str(error))

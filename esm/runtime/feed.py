@@ -68,7 +68,7 @@ class Feed:
         while self.lanes and not shard.stop.is_set:
             error: EsmError | None = None
             try:
-                read = await self._read(reader)
+                last = await self._read(reader)
             except ShardGone:
                 shard.observation.mended(f"shard {shard.id}")
                 self._end()
@@ -81,14 +81,14 @@ class Feed:
                 report(shard.observation, f"shard {shard.id}", caught, failures + 1)
             else:
                 shard.observation.mended(f"shard {shard.id}")
-                if read is not None and read.has_ended:
-                    shard.announce(read.children)
+                if last is not None:
+                    shard.announce(last.children)
                     self._end()
             failures = await pause_after(shard.around, shard.stop, error, failures)
         shard.feeds.discard(self)
 
     async def _read(self, reader: ShardReader) -> Read | None:
-        """One read, spread over the lanes; None when the stop came first."""
+        """One read, spread over the lanes. Returns it at the end of the shard alone: nothing else holds its records."""
         shard = self._shard
         around = shard.around
         reserved = kept = 0
@@ -105,14 +105,17 @@ class Feed:
                 for lane in self.lanes:
                     lane.was_read(read, began_at)
                 kept = self._spread(read, records)
-                return read
+                return read if read.has_ended else None
         finally:
             around.budget.release(reserved - kept)
         return None
 
     async def _sifted(self, records: list[StreamRecord]) -> list[StreamRecord]:
-        """The records that the filter lets through, and those that a lane began to deliver when another one did."""
-        begun = frozenset[str]().union(*[lane.begun for lane in self.lanes])
+        """The records that the filter lets through, and those that a lane began to deliver when another one did.
+
+        Of any lane: one may join this feed while it reads.
+        """
+        begun = frozenset[str]().union(*[lane.begun for lane in self._shard.lanes])
         kept, _ = await self._shard.sieve.sift(
             self._shard.mapping(), records, lambda record: record.sequence in begun
         )  # fmt: skip

@@ -2,8 +2,9 @@
 until age or retention ends (or, where the mapping says `drop`, not at all); only then are the records dropped, and
 counted so.
 
-Law: a lane whose destination fails for long hands its payloads back. A notice that carries the payload is then made
-again once the lane has read it again, under the same id and time, so that a bucket gets one object for it.
+Law: nothing here holds a payload during a pause: a lane whose destination fails for long hands its payloads back. A
+notice that carries the payload is then made again once the lane has read it again, under the same id and time, so that
+a bucket gets one object for it.
 """
 
 from collections.abc import Callable
@@ -20,9 +21,6 @@ from esm.rules.delivery import GiveUp
 from esm.runtime.observation import Observation
 from esm.runtime.surroundings import Stop, Surroundings
 
-HOLDS_S = 5.0
-"""A pause longer than this gives the payloads back, as everywhere."""
-
 _REASONS = {
     Condition.RETRIES: "retries", Condition.AGE: "age", Condition.PAYLOAD: "payload", Condition.SKIPPED: "skipped",
 }  # fmt: skip
@@ -36,8 +34,15 @@ class _Outstanding:
     failures: int = 0
     is_plain: bool = False
     """The destination does not take it with its payload."""
-    members: bytes = b""
-    """What the event carried beside its records."""
+
+
+@dataclass(frozen=True, slots=True)
+class PutOff:
+    """The notice is not delivered: the step is to be asked for again then."""
+
+    until: Instant
+    needs_payload: bool
+    """The next try carries the payload, where the source still has it."""
 
 
 class Notifier:
@@ -58,59 +63,49 @@ class Notifier:
         """By first sequence number: at most one a lane."""
 
     async def give_up(
-        self, mapping: Mapping, shard: str, step: GiveUp, stop: Stop, park: Callable[[], None] | None = None,
-        members: bytes = b"",
-    ) -> bool:  # fmt: skip
-        """Deliver the notice, or count the records as dropped; False: the step is to be asked for again, or the stop
-        came first, and nothing is settled.
+        self, mapping: Mapping, shard: str, step: GiveUp, stop: Stop, members: bytes = b""
+    ) -> PutOff | None:
+        """Deliver the notice, or count the records as dropped (None); or say when to try again. After a stop nothing
+        is tried.
 
-        `park` hands the payloads of `step` back while the destination fails for long. `members` are what the event
-        carried beside its records.
+        `members` are what the event carried beside its records.
         """
         key = step.span.first_sequence
         one = self._outstanding.get(key)
         if one is None or one.notice.span != step.span:
             one = self._outstanding[key] = _Outstanding(self._notice(mapping, shard, step))
             self._observation.telemetry.given_up(one.notice)
-        one.members = members
-        is_settled = await self._settle(mapping, step, one, stop, park)
-        if is_settled:
+        put_off = await self._settle(mapping, step, one, stop, members)
+        if put_off is None:
             self._outstanding.pop(key, None)
-        return is_settled
+        return put_off
 
     async def _settle(
-        self, mapping: Mapping, step: GiveUp, one: _Outstanding, stop: Stop, park: Callable[[], None] | None
-    ) -> bool:
+        self, mapping: Mapping, step: GiveUp, one: _Outstanding, stop: Stop, members: bytes
+    ) -> PutOff | None:
         telemetry = self._observation.telemetry
         if self._destination is None:
             telemetry.dropped(step.span.count, _REASONS[step.condition])
             self._observation.succeeded()
-            return True
-        while not stop.is_set:
-            error = await self._try(self._destination, mapping, step, one)
-            if error is None:
-                return True
-            if mapping.on_failure_drops or self._around.clock.wall() >= self._gives_in_at(mapping, step):
-                telemetry.dropped(step.span.count, "destination")
-                return True
-            wait_s = pause_s(one.failures, self._around.jitter())
-            is_parking = park is not None and wait_s > HOLDS_S
-            if is_parking and park is not None:
-                park()
-                one.members = b""
-            with stop.interruptible():
-                await self._around.clock.sleep_until(Instant(self._around.clock.now() + wait_s))
-            if is_parking and notices.carries_payload(mapping) and not one.is_plain:
-                return False
-        return False
+            return None
+        if stop.is_set:
+            return PutOff(self._around.clock.now(), needs_payload=False)
+        error = await self._try(self._destination, mapping, step, one, members)
+        if error is None:
+            return None
+        if mapping.on_failure_drops or self._around.clock.wall() >= self._gives_in_at(mapping, step):
+            telemetry.dropped(step.span.count, "destination")
+            return None
+        wait_s = pause_s(one.failures, self._around.jitter())
+        return PutOff(Instant(self._around.clock.now() + wait_s), needs_payload=not one.is_plain)
 
     async def _try(
-        self, destination: Destination, mapping: Mapping, step: GiveUp, one: _Outstanding
+        self, destination: Destination, mapping: Mapping, step: GiveUp, one: _Outstanding, members: bytes
     ) -> EsmError | None:
         """Send once. A failure is counted, logged, and shown for as long as the notice waits."""
         telemetry = self._observation.telemetry
         try:
-            await self._send(destination, mapping, step, one)
+            await self._send(destination, mapping, step, one, members)
         except (Unavailable, OperatorNeeded) as error:
             one.failures += 1
             telemetry.destination_failed(type(destination).__name__, str(error))
@@ -122,10 +117,12 @@ class Notifier:
         telemetry.notice_delivered(step.span.count)
         return None
 
-    async def _send(self, destination: Destination, mapping: Mapping, step: GiveUp, one: _Outstanding) -> None:
+    async def _send(
+        self, destination: Destination, mapping: Mapping, step: GiveUp, one: _Outstanding, members: bytes
+    ) -> None:
         """The document is made anew for each try, so that none is held during a pause."""
         if not one.is_plain and mapping.on_failure is not None and notices.carries_payload(mapping):
-            payload = _payload(step, one.members)
+            payload = _payload(step, members)
             try:
                 await destination.send(
                     one.notice, notices.document_for(mapping.on_failure.service, one.notice, payload)

@@ -104,8 +104,8 @@ class Lane:
         """Deliver batch after batch; raises nothing but cancellation and the store's LeaseLost from above."""
         try:
             self._count_state()
-            while batch := await self._next_batch():
-                if not await self._deliver(batch):
+            while (delivery := self._begun(await self._next_batch())) is not None:
+                if not await self._deliver(delivery):
                     return
             self.has_finished = self.is_fed_out and not self.window and self.tumbling.open is None
         finally:
@@ -198,48 +198,66 @@ class Lane:
         reached = self._shard.progress.frontier(self.index)
         return self.tumbling.end(self._size_s(), self.window.first, reached, self._tip, is_over=self.is_fed_out)
 
-    async def _deliver(self, batch: list[StreamRecord]) -> bool:
-        """Settle a batch; False: the stop came first, and what is not settled stays after the position."""
-        clock = self._shard.around.clock
+    def _begun(self, batch: list[StreamRecord]) -> Delivery | None:
+        """The delivery of a batch, None without one. Nothing else holds its records, so that it can give them back."""
+        if not batch:
+            return None
         mapping = self._shard.mapping()
         members_bytes = self._frame_bytes() + len(tumbling.EMPTY_STATE) if self.tumbling.open else 0
         rules = RetryRules(mapping.retries_max, None, mapping.bisect_on_error, members_bytes=members_bytes)
-        delivery = Delivery(batch, rules)
+        return Delivery(batch, rules)
+
+    async def _deliver(self, delivery: Delivery) -> bool:
+        """Settle a batch; False: the stop came first, and what is not settled stays after the position.
+
+        No step outlives what is done about it: a pause that gives the payloads back would keep them with it.
+        """
+        mapping = self._shard.mapping()
         self.delivery = delivery
         while step := self._step(delivery, mapping):
-            match step:
-                case Invoke(records) if self.tumbling.open is not None:
-                    is_going_on = await self._invoke_in_window(delivery, records, self.tumbling.open)
-                case Invoke():
-                    is_going_on = await self._invoke(delivery)
-                case Wait(until):
-                    is_going_on = await self._wait(until)
-                case Reread(records):
-                    is_going_on = await self._reread(delivery, records[-1])
-                case GiveUp():
-                    is_going_on = await self._give_up(delivery, step)
-                case Done(last, state):
-                    self._settled(AfterSequence(last.sequence, last.arrived_at), state)
-                    is_going_on = True
+            if isinstance(step, Invoke) and self._ends_early(step.records):
+                step = None
+                is_going_on = await self._close(End.EARLY, goes_on=True)
+            else:
+                is_going_on = await self._act(delivery, step)
             if not is_going_on:
                 return False
         self.delivery = None
         self._is_rereading = False
         self._let_go(self._held_bytes)
         self._held_bytes = 0
-        self.window.settled(clock.now())
+        self.window.settled(self._shard.around.clock.now())
         self._shard.changed.notify()
         return True
 
-    async def _invoke_in_window(self, delivery: Delivery, records: Records, window: OpenWindow) -> bool:
-        """Offer records with the state; where both do not fit an event, the records are halved, or the window ends."""
-        fits = payload_bytes(records) + self._frame_bytes() + window.state_bytes <= PAYLOAD_BYTES_MAX
-        if tumbling.is_too_large(window) or (not fits and len(records) == 1):
-            return await self._close(End.EARLY, goes_on=True)
-        if not fits:
-            delivery.halve()
-            return True
-        return await self._invoke(delivery)
+    async def _act(self, delivery: Delivery, step: Step) -> bool:
+        match step:
+            case Invoke():
+                if len(step.records) > 1 and not self._fits(step.records):
+                    delivery.halve()
+                    return True
+                return await self._invoke(delivery)
+            case Wait(until):
+                return await self._wait(until)
+            case Reread(records):
+                return await self._reread(delivery, records[-1])
+            case GiveUp():
+                return await self._give_up(delivery, step)
+            case Done(last, state):
+                self._settled(AfterSequence(last.sequence, last.arrived_at), state)
+                return True
+
+    def _ends_early(self, records: Records) -> bool:
+        """Whether the state of the open window leaves no room for the next record, or is too large by itself."""
+        window = self.tumbling.open
+        if window is None:
+            return False
+        return tumbling.is_too_large(window) or (len(records) == 1 and not self._fits(records))
+
+    def _fits(self, records: Records) -> bool:
+        """Whether records and the state of the open window fit an event; outside of windows batches are cut to fit."""
+        window = self.tumbling.open
+        return window is None or payload_bytes(records) + self._frame_bytes() + window.state_bytes <= PAYLOAD_BYTES_MAX
 
     async def _close(self, end: End, *, goes_on: bool) -> bool:
         """The final call of the open window, as often as it takes; False: the stop came first, and it stays open."""
@@ -367,8 +385,9 @@ class Lane:
         if carries_payload(mapping) and not await self._has_state():
             return False
         members = self._members(mapping) if carries_payload(mapping) else b""
-        park = None if self.delivery is not None and self.delivery.is_hollow else self._park
-        if not await shard.notifier.give_up(mapping, shard.id, step, shard.stop, park, members):
+        put_off = await shard.notifier.give_up(mapping, shard.id, step, shard.stop, members)
+        if put_off is not None:
+            delivery.put_off(put_off.until, needs_payload=put_off.needs_payload)
             return not shard.stop.is_set
         delivery.given_up()
         self.failing_since = None

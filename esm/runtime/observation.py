@@ -7,6 +7,7 @@ from esm.model.mapping import NO_RECORDS, OK, Mapping, State
 from esm.model.view import MappingView, ShardView
 from esm.rules import lifecycle
 from esm.rules.lifecycle import Event
+from esm.rules.replicas import batches_max
 from esm.telemetry import MappingTelemetry
 
 
@@ -24,6 +25,7 @@ class Observation:
         self.shards: Callable[[], tuple[ShardView, ...]] = tuple
         self.in_flight = 0
         self.backlog: int | None = None
+        self.not_visible: int | None = None
         self._is_circuit_open = False
         self.reason: str | None = None
         self.async_backlog: Callable[[], int | None] = lambda: None
@@ -47,7 +49,11 @@ class Observation:
         self._state = lifecycle.after(self._state, Event.RESTS)
         self._problems.clear()
         self.shards = tuple
-        self.backlog = None
+        self.counted(None, None)
+
+    def counted(self, backlog: int | None, not_visible: int | None) -> None:
+        """So many messages wait in the queue, and are with somebody; None: unknown."""
+        self.backlog, self.not_visible = backlog, not_visible
 
     def follow(self, mapping: Mapping) -> None:
         """The mapping changed: its labels follow."""
@@ -105,5 +111,7 @@ class Observation:
             circuit_open=self._is_circuit_open,
             identity=self.identity,
             async_backlog=self.async_backlog(),
+            not_visible=self.not_visible,
+            batches_max=batches_max(self._mapping),
             reason=self.reason,
         )

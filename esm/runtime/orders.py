@@ -128,8 +128,11 @@ class Following:
         span = passed.span if passed.end is not None else None
         if span is not None:
             step = GiveUp(span, Condition.SKIPPED, 0, order.id, None)
-            if not await self.notifier.give_up(self.mapping(), order.shard, step, self.stop):
-                return False
+            while put_off := await self.notifier.give_up(self.mapping(), order.shard, step, self.stop):
+                with self.stop.interruptible():
+                    await self.around.clock.sleep_until(put_off.until)
+                if self.stop.is_set:
+                    return False
         last = None if passed.end is None else AfterSequence(passed.end.sequence, passed.end.arrived_at)
         if not await self._store(lease, operating.skipped(lease.lease, order, last)):
             return False

@@ -11,7 +11,7 @@ import math
 
 import anyio
 
-from esm.errors import EsmError, Unavailable
+from esm.errors import EsmError, OperatorNeeded, Unavailable
 from esm.model.clocks import Instant
 from esm.model.mapping import InvocationType, Mapping
 from esm.model.outcome import Outcome
@@ -43,13 +43,19 @@ RECEIVE_COUNT_MAX = 10
 """Messages of one ReceiveMessage."""
 
 FACTS_EVERY_S = 300
-"""How often the queue's visibility is read again."""
+"""How often queue and function are asked for everything again, and compared."""
+
+COUNTS_EVERY_S = 30
+"""How often the queue is asked how much waits in it: two cheap calls."""
 
 WINDOW_MARGIN_S = 1.0
 """A window closes this long before the function could no longer end while its messages are hidden."""
 
 EMPTY_S = 1.0
 """A receive that brought nothing lasts at least this long, whatever the server does with its wait."""
+
+REPOLL_S = 0.2
+"""While a batch is filled up, an empty receive lasts at least this long, also one that does not wait."""
 
 LAST_START_S = 1.0
 """This long before the end of the grace period nothing is started any more."""
@@ -105,7 +111,7 @@ class QueueRunner:
         self.mapping = mapping
         self.stop = Stop()
         self._turns = Turns(around, self.stop, self._gate, observation, settle=self._settle, release=self._release)
-        observation.shards = self._views
+        observation.shards = tuple
 
     def update(self, mapping: Mapping) -> bool:
         """Take over changed delivery parameters from the next batch on; False: a restart is needed."""
@@ -125,6 +131,7 @@ class QueueRunner:
         """
         if not await self._know():
             return
+        self._observation.shards = self._views
         if not self.stop.is_set:
             self._observation.runs()
         async with anyio.create_task_group() as background:
@@ -152,14 +159,27 @@ class QueueRunner:
         if function.timeout_s is not None and is_bound:
             check_timeout(function.timeout_s, facts.visibility_s)
         self._timeout_s = function.timeout_s or 0 if is_bound else 0
-        self._visibility_s = facts.visibility_s
-        self._observation.backlog = facts.backlog
+        self._learnt(facts)
         return facts
+
+    def _learnt(self, facts: QueueFacts) -> None:
+        self._visibility_s = facts.visibility_s
+        self._observation.counted(facts.backlog, facts.not_visible)
 
     async def _watch_facts(self) -> None:
         while True:
-            await anyio.sleep(FACTS_EVERY_S)
+            for _ in range(FACTS_EVERY_S // COUNTS_EVERY_S - 1):
+                await anyio.sleep(COUNTS_EVERY_S)
+                await self._count()
+            await anyio.sleep(COUNTS_EVERY_S)
             await self._know()
+
+    async def _count(self) -> None:
+        """How much waits now. What cannot be asked is unknown, and no problem yet: receives and `_know` say that."""
+        try:
+            self._learnt(await self._source.facts())
+        except (OperatorNeeded, Unavailable):
+            self._observation.counted(None, None)
 
     async def _watch_load(self) -> None:
         while True:
@@ -259,6 +279,7 @@ class QueueRunner:
             if batch:
                 wait_s = max(0, min(wait_s, math.floor(due_at - clock.now())))
             count = min(RECEIVE_COUNT_MAX, mapping.batch_size - len(batch))
+            began_at = clock.now()
             try:
                 messages, size = await self._receive(receiver, count, wait_s, due_at)
             except EsmError as error:
@@ -275,6 +296,9 @@ class QueueRunner:
                 return None
             if clock.now() >= due_at or self.stop.is_set or self._gate.is_broken:
                 return None
+            if not receiver.has_received:
+                with self.stop.interruptible():
+                    await clock.sleep_until(Instant(min(due_at, began_at + REPOLL_S)))
 
     async def _receive(self, receiver: Receiver, count: int, wait_s: int, due_at: Instant) -> tuple[list[Message], int]:
         reserved = await self._reserve(due_at)
@@ -286,7 +310,7 @@ class QueueRunner:
         if self.mapping.is_fifo and receiver.attempt is None:
             receiver.attempt = self._around.new_id()
         try:
-            received = await self._source.receive(count, max(0, wait_s), receiver.attempt)
+            received = await self._poll(count, wait_s, receiver.attempt, reserved)
             receiver.attempt = None
             receiver.has_received = bool(received)
             messages, unwanted = await self._sieve.sift(self.mapping, received)
@@ -308,6 +332,16 @@ class QueueRunner:
             with self.stop.interruptible():
                 await self._deleter.discard(unwanted)
         return messages, size
+
+    async def _poll(self, count: int, wait_s: int, attempt: str | None, reserved: int) -> list[Message]:
+        """One receive. It waits for messages only where enough bytes are left to those who need no waiting."""
+        budget = self._around.budget
+        if wait_s <= 0 or not budget.idle(reserved):
+            return await self._source.receive(count, 0, attempt)
+        try:
+            return await self._source.receive(count, wait_s, attempt)
+        finally:
+            budget.busy(reserved)
 
     async def _reserve(self, until: Instant) -> int:
         """Bytes for one receive, and its place among the polls; 0 when `until` or the stop came first.

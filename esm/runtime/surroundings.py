@@ -81,6 +81,7 @@ class ByteBudget:
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
+        self._idle_bytes = 0
         self._waiting: deque[tuple[int, anyio.Event]] = deque()
 
     async def reserve(self, size_bytes: int) -> int:
@@ -102,6 +103,20 @@ class ByteBudget:
         """Give bytes back; a negative number takes what a read brought beyond its reservation."""
         self.used_bytes -= size_bytes
         self._admit()
+
+    def idle(self, size_bytes: int) -> bool:
+        """Whether reserved bytes may be held while nothing is read yet; `busy` ends that.
+
+        At most half of all bytes may, but one holder always: what waits at quiet sources is not to starve the others.
+        """
+        if self._idle_bytes and self._idle_bytes + size_bytes > self.limit_bytes // 2:
+            return False
+        self._idle_bytes += size_bytes
+        return True
+
+    def busy(self, size_bytes: int) -> None:
+        """Bytes that were idle are read into."""
+        self._idle_bytes -= size_bytes
 
     def _leave(self, ticket: tuple[int, anyio.Event]) -> None:
         if ticket[1].is_set():

@@ -37,7 +37,10 @@ LATE_S = 1.0
 that took longer than this and than its wait has no part in the time that is left.
 """
 
-_ATTRIBUTES = ["VisibilityTimeout", "MaximumMessageSize", "FifoQueue", "ApproximateNumberOfMessages"]
+_ATTRIBUTES = [
+    "VisibilityTimeout", "MaximumMessageSize", "FifoQueue", "ApproximateNumberOfMessages",
+    "ApproximateNumberOfMessagesNotVisible",
+]  # fmt: skip
 _RAW_NONE = msgspec.Raw(b"")
 _encode = msgspec.json.encode
 
@@ -114,6 +117,7 @@ class SqsQueue:
             message_bytes_max=message_bytes,
             is_fifo=attributes.get("FifoQueue", "false").lower() == "true",
             backlog=int(attributes.get("ApproximateNumberOfMessages", 0)),
+            not_visible=int(attributes.get("ApproximateNumberOfMessagesNotVisible", 0)),
         )
 
     async def receive(self, count: int, wait_s: int, attempt: str | None = None) -> list[Message]:

@@ -3,16 +3,31 @@
 Law: stores know keys, values and versions, never what the values mean.
 """
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
+from esm.aws.sessions import Sessions
 from esm.errors import RequestRefused
 from esm.ports import Store
+from esm.stores.dynamodb import DynamoDBStore
 from esm.stores.memory import MemoryStore
 from esm.stores.sqlite import SqliteStore
 
+_TABLE = re.compile(r"[a-zA-Z0-9_.-]{3,255}")
+_FORMS = "sqlite:///absolute/path, sqlite:///./relative/path, dynamodb://TABLE or memory://"
 
-async def open_store(url: str, *, exclusive: bool, read_only: bool = False) -> Store:
-    """The store that `url` names: `memory://`, `sqlite:///absolute/path` or `sqlite:///./relative/path`.
+
+async def open_store(
+    url: str,
+    sessions: Sessions | None = None,
+    *,
+    exclusive: bool,
+    read_only: bool = False,
+    warn: Callable[[str], None] = lambda _: None,
+) -> Store:
+    """The store that `url` names: `memory://`, `sqlite:///absolute/path`, `sqlite:///./relative/path`,
+    `dynamodb://TABLE` (through `sessions`, which stay the caller's).
 
     `exclusive`: the caller is the daemon, of which a SQLite file bears one at a time. `read_only`: beside a running
     daemon or without one; makes nothing that is not there.
@@ -24,15 +39,11 @@ async def open_store(url: str, *, exclusive: bool, read_only: bool = False) -> S
             return MemoryStore()
         case "sqlite" if separator:
             return await SqliteStore.open(sqlite_path(url), exclusive=exclusive, read_only=read_only)
-        case "dynamodb":
-            raise RequestRefused(
-                f"The state {url!r} cannot be used: this version keeps no state in DynamoDB. Use"
-                " sqlite:///absolute/path on a disk of this machine."
-            )
+        case "dynamodb" if _TABLE.fullmatch(rest):
+            assert sessions is not None, "a table is reached through sessions"
+            return await DynamoDBStore.open(rest, sessions, warn=warn, read_only=read_only)
         case _:
-            raise RequestRefused(
-                f"The state {url!r} is not known. Use sqlite:///absolute/path, sqlite:///./relative/path or memory://."
-            )
+            raise RequestRefused(f"The state {url!r} is not known. Use {_FORMS}.")
 
 
 def sqlite_path(url: str) -> Path:

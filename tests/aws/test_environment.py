@@ -23,6 +23,7 @@ from esm.model.function import UrlFunction
 from esm.model.invocation import Answer, Invocation
 from esm.settings import load_settings
 from esm.targets.http import HttpFunction
+from esm.targets.rie import Rie
 from esm.telemetry import Telemetry
 from tests.fakes.accounts import Accounts, accounts
 from tests.fakes.proxy import Proxy, proxy
@@ -383,7 +384,7 @@ async def test_a_function_may_be_behind_an_ipv6_address() -> None:
     arn = Arn.parse("arn:aws:lambda:us-east-1:123456789012:function:f")
     async with rie_server(answering(200, b"null"), "::1") as server:
         function = UrlFunction("f", arn, "role", f"http://[::1]:{server.port}", "rie", 3)
-        target = HttpFunction(function, Telemetry(CollectorRegistry()))
+        target = HttpFunction(function, Rie(function), Telemetry(CollectorRegistry()))
         assert await target.invoke(Invocation("r", arn, b"{}", None, None)) == Answer("r", b"null")
         await target.aclose()
     assert server.calls[0].headers["host"] == f"[::1]:{server.port}"

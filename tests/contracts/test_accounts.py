@@ -14,10 +14,12 @@ from esm import daemon, inspection
 from esm.aws.sessions import Sessions
 from esm.config import Configuration
 from esm.daemon import Adapters
+from esm.host.pool import Pool
 from esm.model.arn import Arn, SourceKind
-from esm.model.connection import Connection, Way
-from esm.model.function import LambdaFunction, UrlFunction
+from esm.model.connection import DAEMON, Connection, Way
+from esm.model.function import HostedFunction, LambdaFunction, UrlFunction
 from esm.model.mapping import Mapping, StartingPosition
+from esm.runtime.supervisor import Plan
 from esm.settings import load_settings
 from esm.sources.sqs import SqsQueue
 from esm.telemetry import Telemetry
@@ -99,7 +101,7 @@ FROM_STREAM = Mapping(
 def configuration(url: str, *mappings: Mapping, gate: Connection = GATE) -> Configuration:
     return Configuration(
         region="us-east-1", account_id=HERE, endpoint_url=url, endpoints={}, functions={}, mappings=mappings,
-        functions_by_mapping={"a": BEHIND_URL, "b": IN_LAMBDA}, warnings=(), files=(),
+        functions_by_mapping={"a": BEHIND_URL, "b": IN_LAMBDA}, places={}, warnings=(), path=Path("esm.yaml"), files=(),
         connections={"gate": gate, "notifier": NOTIFIER},
     )  # fmt: skip
 
@@ -157,3 +159,21 @@ async def test_what_a_changed_connection_left_behind_is_let_go_and_mappings_that
         assert gone._endpoint.http_session._sessions is None
         assert await adapters.sessions.through(after["a"].ways.source).client("sqs") is kept
         assert adapters.target(before["b"].function, before["b"].ways.target) is not target
+
+
+async def test_a_function_that_nothing_names_any_more_is_ended(world: Accounts, tmp_path: Path) -> None:
+    arn = Arn.parse(f"arn:aws:lambda:us-east-1:{HERE}:function:h")
+    hosted = HostedFunction("h", arn, ROLE, "python3.11", "app.handler", str(tmp_path))
+    plan = Plan(FROM_QUEUE, hosted)
+    async with composed(world.url, tmp_path) as adapters:
+        target = adapters.target(hosted)
+        await adapters.keep([plan])
+        assert adapters.target(hosted) is target
+        adapters.functions = {str(arn): (hosted, DAEMON)}
+        await adapters.keep([])
+        assert adapters.target(hosted) is target
+        adapters.functions = {}
+        await adapters.keep([])
+        assert isinstance(target, Pool)
+        assert target.is_closed
+        assert adapters.target(hosted) is not target

@@ -83,6 +83,9 @@ async def test_a_queue_says_what_it_is(world: World) -> None:
     assert 10 * 2048 < world.queue.read_bytes_max < 20 * 2048 + 50_000
     await world.send("one")
     assert (await world.queue.facts()).backlog == 1
+    await world.queue.receive(10, 1)
+    facts = await world.queue.facts()
+    assert (facts.backlog, facts.not_visible) == (0, 1)
 
 
 async def test_messages_come_whole(world: World) -> None:

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from esm.aws.sessions import Sessions
 from esm.errors import Conflict, OperatorNeeded, RequestRefused, StoreTooNew, Unavailable, ValueTooLarge
 from esm.model.stored import VALUE_BYTES_MAX, Key
 from esm.ports import Store
@@ -37,9 +39,21 @@ async def opened(kind: str) -> AsyncIterator[Store]:
             await store.aclose()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
-    async with opened(request.param) as it:
+@asynccontextmanager
+async def table(endpoint: str) -> AsyncIterator[Store]:
+    sessions = Sessions("us-east-1", endpoint, {}, lambda *_: None)
+    try:
+        yield await open_store(f"dynamodb://esm-{uuid.uuid4().hex}", sessions, exclusive=True)
+    finally:
+        await sessions.aclose()
+
+
+@pytest.fixture(params=["memory", "sqlite", "ministack", "moto_url"])
+async def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Store]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    is_table = request.param not in {"memory", "sqlite"}
+    async with table(request.getfixturevalue(request.param)) if is_table else opened(request.param) as it:
         yield it
 
 
@@ -448,7 +462,16 @@ async def test_a_full_disk_makes_the_store_unavailable_and_loses_nothing(tmp_pat
 
 @pytest.mark.parametrize(
     "url",
-    ["dynamodb://table", "postgres://x", "sqlite://host/path", "sqlite:///", "sqlite:///a?mode=ro", "memory://x", ""],
+    [
+        "dynamodb://a",
+        "dynamodb://a/b",
+        "postgres://x",
+        "sqlite://host/path",
+        "sqlite:///",
+        "sqlite:///a?mode=ro",
+        "memory://x",
+        "",
+    ],
 )
 async def test_a_state_that_is_not_served_is_refused_by_name(url: str) -> None:
     with pytest.raises(RequestRefused, match=r"sqlite:///"):

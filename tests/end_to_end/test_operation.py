@@ -94,7 +94,10 @@ def test_a_wrong_file_refuses_the_start_with_every_problem(world: World, minista
     world.configure(
         endpoint_url=ministack,
         functions={"orders": world.function(Timeout=0, Handlr="app.handler")},
-        mappings=[{"FunctionName": "nobody", "EventSourceArn": "arn:aws:sqs:us-east-1:000000000000:q.fifo"}],
+        mappings=[{
+            "FunctionName": "nobody", "EventSourceArn": "arn:aws:sqs:us-east-1:000000000000:q.fifo",
+            "MaximumBatchingWindowInSeconds": 5,
+        }],
     )  # fmt: skip
     refused = world.command("run")
     assert refused.returncode == 2

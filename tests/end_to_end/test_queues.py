@@ -128,29 +128,8 @@ def test_a_missing_queue_is_a_problem_that_ends_when_it_is_made(world: World, mi
     assert world.metric("esm_mapping_problem") == 0
 
 
-FIFO = """
-import os, sys
-from dataclasses import replace
-import anyio
-from esm import daemon
-from esm.model.arn import Arn
-from esm.settings import load_settings
-from esm.telemetry import set_up_logging
-
-environ = {name: value for name, value in os.environ.items() if name.startswith("ESM_")}
-settings = load_settings(environ, {"config": sys.argv[3]})
-set_up_logging(settings.log_format, settings.log_level)
-found = daemon.load_configuration(settings, environ)
-changes = {"source_arn": Arn.parse(os.environ["FIFO_ARN"]), "batch_size": 5, "holds_group_on_failure": True}
-found = replace(found, mappings=tuple(replace(one, **changes) for one in found.mappings))
-anyio.run(daemon.Daemon(settings, environ, found).run)
-"""
-"""The daemon over a FIFO queue, as a configuration file would have it."""
-
-
 def test_groups_of_a_fifo_queue_come_in_order_through_failures_and_a_kill(world: World, ministack: str) -> None:
     queue = Queue(ministack, "ordered", visibility_s=4, receives_max=3, is_fifo=True)
-    standing_in = Queue(ministack, "standing-in")
     expected = {f"g{group}": [f"g{group}-{number:02d}" for number in range(20)] for group in range(4)}
     for number in range(20):
         for key, ids in expected.items():
@@ -158,13 +137,12 @@ def test_groups_of_a_fifo_queue_come_in_order_through_failures_and_a_kill(world:
     queue.send("poison", key="bad")
     queue.send("after", key="bad")
     function = world.function(MODE="report", SLEEP_S="0.2")
-    more = {"FunctionResponseTypes": ["ReportBatchItemFailures"]}
-    world.configure(endpoint_url=ministack, functions={"orders": function}, mappings=[mapping(standing_in, **more)])
-    world.environ["FIFO_ARN"] = queue.arn
-    world.start(program=("-c", FIFO))
+    more = {"BatchSize": 5, "FunctionResponseTypes": ["ReportBatchItemFailures"], "HoldGroupOnFailure": True}
+    world.configure(endpoint_url=ministack, functions={"orders": function}, mappings=[mapping(queue, **more)])
+    world.start()
     wait_for(lambda: len(set(world.taken())) >= 20, "20 messages taken")
     assert world.stop(signal.SIGKILL) == -signal.SIGKILL
-    world.start(program=("-c", FIFO))
+    world.start()
     wait_for(lambda: len(set(world.taken())) == 81, "all messages taken")
     wait_for(lambda: queue.count() == 0, "the queue is empty")
     assert {key: ids for key, ids in world.first_orders().items() if key != "bad"} == expected

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import tracemalloc
 from typing import Any
 
 import anyio
+import pytest
 from trio.testing import MockClock
 
 from esm.errors import NoticeTooLarge, Unavailable
@@ -216,3 +219,55 @@ def test_a_record_beyond_the_asynchronous_limit_is_given_up_and_batches_close_be
     assert notice.condition is Condition.PAYLOAD
     assert notice.span.count == 1
     assert len(play.world.taken()) == 11
+
+
+@pytest.mark.parametrize("retries_max", [0, None])
+def test_what_is_handed_back_to_the_budget_is_not_kept_in_memory_either(retries_max: int | None) -> None:
+    """In the pause of a bucket that is away, and in that of a function that fails."""
+    play = Play(stream_mapping(batch_size=5, retries_max=retries_max, on_failure=BUCKET))
+    play.stream.pad_bytes = [200_000] * 5
+    kept_bytes: list[int] = []
+
+    async def main() -> None:
+        play.bucket.broken_until = 1e9
+        play.poison(5)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(play.work, 500)
+            await anyio.sleep(200)
+            for _ in range(100):
+                await anyio.sleep(2)
+                if play.around.budget.used_bytes == 0:
+                    gc.collect()
+                    kept_bytes.append(tracemalloc.get_traced_memory()[0])
+
+    tracemalloc.start()
+    try:
+        simulate(main)
+    finally:
+        tracemalloc.stop()
+    assert len(kept_bytes) > 50
+    assert max(kept_bytes) < 200_000
+
+
+def test_records_that_a_filter_lets_fall_are_not_kept_in_memory_while_the_next_ones_are_waited_for() -> None:
+    play = Play(stream_mapping(filters=('{"nothing": ["has this"]}',)))
+    play.stream.pad_bytes = [200_000] * 5
+
+    async def main() -> None:
+        for _ in range(5):
+            play.stream.write("k")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(play.work, 20)
+            await anyio.sleep(0.01)
+            while play.metric("esm_filtered_out_events_total") < 5:  # noqa: ASYNC110
+                await anyio.sleep(0.05)
+            reserved = await play.around.budget.reserve(play.around.budget.limit_bytes)
+            gc.collect()
+            assert tracemalloc.get_traced_memory()[0] < 500_000
+            play.around.budget.release(reserved)
+
+    tracemalloc.start()
+    try:
+        simulate(main)
+    finally:
+        tracemalloc.stop()

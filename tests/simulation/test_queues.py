@@ -454,6 +454,74 @@ def test_many_receivers_of_one_queue_do_not_keep_another_from_the_memory() -> No
     assert busy.queue.receiving_max <= 6
 
 
+def test_quiet_queues_leave_memory_to_those_that_have_messages() -> None:
+    """Two receivers wait at each of thirty quiet queues: all they may bring is ten times what the process may hold."""
+    world = World(15, faults=False)
+    around = world.around()
+    plays = [Play(15, queue_mapping(uuid=f"quiet-{number}"), faults=False) for number in range(30)]
+    taken_at: list[float] = []
+
+    async def run(play: Play) -> None:
+        play.queue.read_bytes_max = 10_000_000
+        observation = Observation(play.mapping, around.telemetry.mapping(play.mapping))
+        play.runner = QueueRunner(around, play.mapping, play.queue, play.target, observation)
+        await play.runner.run()
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            for play in plays:
+                tasks.start_soon(run, play)
+            await anyio.sleep(60)
+            for play in plays:
+                began_at = anyio.current_time()
+                play.queue.send(1)
+                while play.queue.messages:  # noqa: ASYNC110 - the virtual clock jumps
+                    await anyio.sleep(0.1)
+                taken_at.append(anyio.current_time() - began_at)
+                began_at = anyio.current_time()
+                around.budget.release(await around.budget.reserve(20_000_000))
+                taken_at.append(anyio.current_time() - began_at)
+            for play in plays:
+                assert play.runner is not None
+                play.runner.stop.set(Instant(anyio.current_time() + 30))
+
+    simulate(main)
+    assert max(taken_at) < 2.5
+    assert around.budget.used_bytes == 0
+    assert all(len(play.queue.polls) < 2.2 * max(play.queue.polls) for play in plays)
+
+
+def test_a_batch_that_is_filled_up_is_not_asked_for_without_a_pause() -> None:
+    play = Play(16, queue_mapping(batch_size=100, window_s=3), faults=False, visibility_s=600)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(play.work)
+            await anyio.sleep(1)
+            play.queue.send(1)
+            await play.drain_queue()
+
+    simulate(main)
+    assert len(play.queue.polls) < 25
+
+
+def test_a_queue_that_is_not_known_yet_shows_no_lag() -> None:
+    play = Play(17, queue_mapping(), faults=False)
+    observation = play.world.observation(play.mapping, around := play.world.around())
+
+    async def main() -> None:
+        for _ in range(2):
+            runner = QueueRunner(around, play.mapping, play.queue, play.target, observation)
+            assert observation.view().shards == ()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(runner.run)
+                await anyio.sleep(1)
+                assert [shard.lag_s for shard in observation.view().shards] == [0.0]
+                runner.stop.set(Instant(anyio.current_time() + 30))
+
+    simulate(main)
+
+
 def test_batches_that_wait_for_memory_go_when_their_window_ends() -> None:
     play = Play(14, queue_mapping(batch_size=100, window_s=3), faults=False, visibility_s=600)
     play.queue.read_bytes_max = 64 * 1024 * 1024

@@ -99,7 +99,10 @@ def test_bytes_are_given_first_come_first_served_and_back_when_a_wait_is_cancell
             budget.release(70)
             await anyio.sleep(1)
             assert got == []
-            budget.release(30)
+            budget.release(10)
+            await anyio.sleep(1)
+            assert got == ["big"]
+            budget.release(20)
         assert got == ["big", "small"]
         assert budget.used_bytes == 90
 

@@ -462,7 +462,11 @@ class FakeQueue:
 
     async def facts(self) -> QueueFacts:
         await self._reach()
-        return QueueFacts(self._visibility_s, 262_144, is_fifo=self._groups > 0, backlog=len(self.messages))
+        hidden = sum(message.visible_at > anyio.current_time() for message in self.messages.values())
+        return QueueFacts(
+            self._visibility_s, 262_144, is_fifo=self._groups > 0, backlog=len(self.messages) - hidden,
+            not_visible=hidden,
+        )  # fmt: skip
 
     async def receive(self, count: int, wait_s: int, attempt: str | None = None) -> list[Message]:
         assert (attempt is not None) == (self._groups > 0), "an attempt is named on FIFO queues only"

@@ -15,7 +15,7 @@ Conjunction: TypeAlias = dict[str, Condition]
 """Dotted path -> what it demands."""
 
 CONJUNCTIONS_MAX = 1_000
-"""Combinations into which the `$or` of one pattern may multiply; AWS refuses more for rules, too."""
+"""Combinations into which the `$or` of one pattern may multiply: the bound is ours."""
 
 RESERVED = frozenset(
     {"exactly", "equals-ignore-case", "prefix", "suffix", "anything-but", "exists", "wildcard", "numeric", "cidr"}

@@ -1,0 +1,162 @@
+"""What the DynamoDB store promises besides: lost answers, a table made on first use, refusals that say what to do."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from esm.errors import Conflict, OperatorNeeded, Unavailable
+from esm.model.stored import Key
+from esm.stores import open_store
+from tests.fakes.aws_server import Ask, Said, aws_server, refusing, saying
+
+KEY = Key("lease", "mapping-1", "shard-1")
+KEYS = {
+    "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+    "AttributeDefinitions": [
+        {"AttributeName": "pk", "AttributeType": "S"},
+        {"AttributeName": "sk", "AttributeType": "S"},
+    ],
+}
+THERE = saying({"Table": {**KEYS, "TableStatus": "ACTIVE"}})
+GONE = refusing("ResourceNotFoundException")
+
+
+@pytest.fixture(autouse=True)
+def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+
+
+def conflict(item: dict[str, Any] | None = None) -> Said:
+    body: dict[str, Any] = {"__type": "x#ConditionalCheckFailedException", "message": "The conditional request failed"}
+    return Said(json.dumps(body if item is None else {**body, "Item": item}).encode(), 400)
+
+
+def losing_the_answer(then: Callable[[dict[str, Any]], Said]) -> Callable[[Ask], Any]:
+    """Writes at the first request, whose answer nobody hears; `then` answers the others, knowing what was written."""
+    seen: list[dict[str, Any]] = []
+
+    async def answer(ask: Ask) -> Said:
+        seen.append(ask.parameters)
+        return Said(b"", 500) if len(seen) == 1 else then(seen[0])
+
+    return answer
+
+
+async def test_a_write_whose_answer_was_lost_is_known_by_its_own_id() -> None:
+    script = losing_the_answer(lambda first: conflict(first["Item"]))
+    async with aws_server(DescribeTable=THERE, PutItem=script) as (fake, sessions):
+        store = await open_store("dynamodb://table", sessions, exclusive=True)
+
+        version = await store.put(KEY, b"value", 7)
+
+        assert version == 8
+        assert len(fake.asked("PutItem")) == 2
+
+
+async def test_another_writer_between_two_tries_is_a_conflict() -> None:
+    script = losing_the_answer(lambda first: conflict({**first["Item"], "wid": {"S": "other"}, "ver": {"N": "9"}}))
+    async with aws_server(DescribeTable=THERE, PutItem=script) as (_, sessions):
+        store = await open_store("dynamodb://table", sessions, exclusive=True)
+
+        with pytest.raises(Conflict, match="has version 9, expected was 7"):
+            await store.put(KEY, b"value", 7)
+
+
+async def test_gone_after_a_lost_answer_counts_as_deleted() -> None:
+    async with aws_server(DescribeTable=THERE, DeleteItem=losing_the_answer(lambda _: conflict())) as (_, sessions):
+        store = await open_store("dynamodb://table", sessions, exclusive=True)
+
+        await store.delete(KEY, 7)
+
+
+async def test_gone_without_a_lost_answer_is_a_conflict() -> None:
+    async with aws_server(DescribeTable=THERE, DeleteItem=conflict()) as (_, sessions):
+        store = await open_store("dynamodb://table", sessions, exclusive=True)
+
+        with pytest.raises(Conflict, match="has version None, expected was 7"):
+            await store.delete(KEY, 7)
+
+
+async def test_throttling_is_backed_off() -> None:
+    throttled = refusing("ProvisionedThroughputExceededException")
+    async with aws_server(DescribeTable=THERE, GetItem=[throttled, throttled, saying({})]) as (fake, sessions):
+        store = await open_store("dynamodb://table", sessions, exclusive=True)
+
+        assert await store.get(KEY) is None
+        assert len(fake.asked("GetItem")) == 3
+
+
+async def test_a_read_is_strongly_consistent() -> None:
+    async with aws_server(DescribeTable=THERE, GetItem=saying({})) as (fake, sessions):
+        store = await open_store("dynamodb://table", sessions, exclusive=True)
+        await store.get(KEY)
+
+        assert fake.asked("GetItem")[0]["ConsistentRead"] is True
+
+
+async def test_a_table_is_made_on_first_use_on_demand_and_with_recovery() -> None:
+    async with aws_server(
+        DescribeTable=[GONE, GONE, THERE], CreateTable=saying({}), UpdateContinuousBackups=saying({})
+    ) as (fake, sessions):
+        await open_store("dynamodb://table", sessions, exclusive=True)
+
+        made = fake.asked("CreateTable")[0]
+        assert {name: made[name] for name in KEYS} == KEYS
+        assert made["BillingMode"] == "PAY_PER_REQUEST"
+        assert fake.asked("UpdateContinuousBackups")[0]["PointInTimeRecoverySpecification"] == {
+            "PointInTimeRecoveryEnabled": True
+        }
+
+
+async def test_a_table_that_another_worker_is_making_is_waited_for() -> None:
+    async with aws_server(
+        DescribeTable=[GONE, THERE], CreateTable=refusing("ResourceInUseException"),
+        UpdateContinuousBackups=refusing("AccessDeniedException", "no"),
+    ) as (_, sessions):  # fmt: skip
+        warnings: list[str] = []
+        await open_store("dynamodb://table", sessions, exclusive=True, warn=warnings.append)
+
+        assert len(warnings) == 1
+        assert "point-in-time recovery of the table table is not on" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("script", "read_only", "error", "text"),
+    [
+        ({"DescribeTable": GONE}, True, OperatorNeeded, "does not exist: no daemon has run with it"),
+        (
+            {"DescribeTable": GONE, "CreateTable": refusing("AccessDeniedException", "not you")}, False, OperatorNeeded,
+            r"cannot be made \(.*not you\): make it with the partition key pk \(string\) and the sort key sk",
+        ),
+        (
+            {"DescribeTable": saying({"Table": {"TableStatus": "ACTIVE"}})}, False, OperatorNeeded,
+            "is another program's: .* Name another table",
+        ),
+        ({"DescribeTable": refusing("AccessDeniedException", "not you")}, False, OperatorNeeded, "not you"),
+    ],
+)  # fmt: skip
+async def test_a_table_that_cannot_be_used_is_refused_with_why(
+    script: dict[str, Said], *, read_only: bool, error: type[Exception], text: str
+) -> None:
+    async with aws_server(**script) as (_, sessions):
+        with pytest.raises(error, match=text):
+            await open_store("dynamodb://table", sessions, exclusive=True, read_only=read_only)
+
+
+async def test_a_table_that_goes_away_needs_an_operator() -> None:
+    async with aws_server(DescribeTable=THERE, GetItem=GONE) as (_, sessions):
+        store = await open_store("dynamodb://table", sessions, exclusive=True)
+
+        with pytest.raises(OperatorNeeded, match="does not exist any more"):
+            await store.get(KEY)
+
+
+async def test_an_answer_in_another_language_is_unavailable() -> None:
+    async with aws_server(DescribeTable=THERE, GetItem=saying({"Item": {"ver": {"N": "x"}}})) as (_, sessions):
+        store = await open_store("dynamodb://table", sessions, exclusive=True)
+
+        with pytest.raises(Unavailable):
+            await store.get(KEY)
