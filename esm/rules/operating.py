@@ -80,7 +80,7 @@ def rewound(lease: Lease, order: Rewind) -> Lease:
         lease,
         positions=positions,
         window=None if has_moved else lease.window,
-        is_finished=lease.is_finished and not has_moved,
+        is_finished=lease.is_finished and order.is_latest,
         obeyed=order.number,
     )
 

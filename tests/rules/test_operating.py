@@ -193,6 +193,12 @@ def test_shards_that_the_beginning_passed_over_are_read_after_a_rewind_but_not_a
     assert operating.finished([], ["old"], "another", [rewind(TrimHorizon())], {"old"}) == ["old"]
 
 
+def test_a_finished_shard_that_never_moved_is_read_again_from_where_it_was_sent_first() -> None:
+    asked = [rewind(TrimHorizon(), 1), rewind(AtTimestamp(UnixTime(20)), 2)]
+    begun = operating.first_position("new", "stream", asked, TrimHorizon(), is_left_out=True)
+    assert begun == (TrimHorizon(), 2)
+
+
 def test_a_grandchild_waits_for_a_grandparent_that_is_read_again() -> None:
     lineage = Lineage(["a", "b"])
     lineage.listed([Shard("a"), Shard("b", ("a",)), Shard("c", ("b",)), Shard("d")])
