@@ -20,10 +20,13 @@ COUNT = 12
 ARRIVALS = [UnixTime(10.0 * (number // 2)) for number in range(COUNT)]
 """Of record `number`, whose sequence number is `number`; two arrive at a time."""
 ALL = set(range(COUNT))
+BEGAN_AT = UnixTime(30.0)
+"""When the mapping was made."""
 
 instants = st.integers(0, COUNT * 5).map(lambda at: UnixTime(float(at)))
 numbers = st.integers(0, COUNT - 1)
 sent_to = st.one_of(st.just(TrimHorizon()), instants.map(AtTimestamp), numbers.map(lambda n: AtSequence(str(n))))
+beginnings = st.just(TrimHorizon()) | st.integers(0, int(BEGAN_AT)).map(lambda at: AtTimestamp(UnixTime(float(at))))
 positions = st.one_of(sent_to, numbers.map(lambda n: AfterSequence(str(n), ARRIVALS[n])))
 
 
@@ -66,16 +69,23 @@ def skip(sequence: int, number: int = 5, shard: str = "a") -> Skip:
 
 @st.composite
 def orders(draw: st.DrawFn, count: int = 6) -> list[Rewind]:
-    """Rewinds of all shards and of single ones, as they are asked for one after the other."""
+    """Rewinds of all shards and of single ones, as they are asked for one after the other.
+
+    A mapping begins before they are asked for, and a time that one names has passed by then.
+    """
     found = []
+    now = BEGAN_AT
     for number in range(1, draw(st.integers(0, count)) + 1):
-        if draw(st.booleans()):
-            to: Position = AtTimestamp(draw(instants))
-            found.append(rewind(to, number, is_latest=draw(st.booleans())))
-        else:
-            shard = draw(st.sampled_from([None, "a", "b"]))
-            to = draw(sent_to) if shard else TrimHorizon()
-            found.append(rewind(to, number, shard=shard))
+        now = UnixTime(now + draw(st.integers(0, 20)))
+        match draw(st.sampled_from(["latest", "time", "trim-horizon", "shard"])):
+            case "latest":
+                found.append(rewind(AtTimestamp(now), number, is_latest=True))
+            case "time":
+                found.append(rewind(AtTimestamp(UnixTime(float(draw(st.integers(0, int(now)))))), number))
+            case "trim-horizon":
+                found.append(rewind(TrimHorizon(), number))
+            case _:
+                found.append(rewind(draw(sent_to), number, shard=draw(st.sampled_from(["a", "b"]))))
     return found
 
 
@@ -132,7 +142,7 @@ def test_a_skip_to_a_record_that_is_not_there_moves_nothing_and_is_over(lease: L
     assert operating.skipped(lease, skip(3), None) == replace(lease, obeyed=5)
 
 
-@given(lease=leases(), asked=orders(), otherwise=sent_to, is_left_out=st.booleans())
+@given(lease=leases(), asked=orders(), otherwise=beginnings, is_left_out=st.booleans())
 def test_orders_that_are_let_go_of_would_have_changed_nothing(
     lease: Lease, asked: list[Rewind], otherwise: Position, *, is_left_out: bool
 ) -> None:
