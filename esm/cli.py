@@ -12,7 +12,7 @@ import anyio
 from prometheus_client import CollectorRegistry
 from rich.console import Console
 
-from esm import __version__, daemon, filtering, inspection, migration, status
+from esm import __version__, daemon, filtering, inspection, migration, operating, status
 from esm.config import Configuration
 from esm.config.schema import schema
 from esm.errors import ConfigurationRefused, EsmError
@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--watch", action="store_true", help="show it again every two seconds until Ctrl-C")
     _kcl_command(commands, "import-kcl", migration.import_kcl, "go on where a stopped KCL application stopped")
     _kcl_command(commands, "export-kcl", migration.export_kcl, "write a lease table from which KCL goes on")
+    operating.add_commands(partial(_command, commands))
     for_editors = commands.add_parser("schema", help="print the JSON schema of a configuration file, for editors")
     for_editors.set_defaults(run=_schema)
     sift = commands.add_parser("filter", help="try a filter pattern on an event", description=filtering.__doc__)

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Collection, Sequence
 from collections.abc import Mapping as Table
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
@@ -16,13 +16,15 @@ from prometheus_client import CollectorRegistry
 from esm import config
 from esm.api import operations
 from esm.aws.sessions import Sessions
+from esm.catalogue import Catalogue
 from esm.config import Configuration
 from esm.destinations import make_destination
-from esm.errors import ConfigurationRefused
+from esm.errors import ConfigurationRefused, OperatorNeeded, StoreTooNew, Unavailable
 from esm.host import Host
 from esm.model.arn import Arn
 from esm.model.async_event import Recipient
 from esm.model.connection import DAEMON, Way, Ways
+from esm.model.control import Control
 from esm.model.function import AsyncRules, Function, HostedFunction, LambdaFunction
 from esm.model.mapping import InvocationType, Mapping, State
 from esm.model.view import MappingView
@@ -31,6 +33,7 @@ from esm.rules.ways import asynchronous_way, ways
 from esm.runtime.async_events import Accepting, AsyncEvents
 from esm.runtime.async_function import AsyncFunction
 from esm.runtime.observation import Observation
+from esm.runtime.orders import OrderBook
 from esm.runtime.queue import QueueRunner
 from esm.runtime.reporting import Reporter
 from esm.runtime.stream import StreamRunner
@@ -44,6 +47,9 @@ from esm.targets.counted import Counted
 from esm.telemetry import Telemetry
 
 _BEGINNING = {State.CREATING, State.ENABLING}
+
+OPERATORS_EVERY_S = 1.0
+"""How often the change counter in the store is looked at: pauses, rewinds and skips come from other processes."""
 
 LOOK_EVERY_S = 0.5
 """How often the configuration file is compared with what runs: editors and ConfigMaps replace it in many ways."""
@@ -64,6 +70,8 @@ class Adapters:
         self._ways: set[Way] = set()
         self.functions: dict[str, tuple[Function, Way]] = {}
         """Those of the configuration by unqualified ARN, and the way to their asynchronous destinations."""
+        self.orders = OrderBook()
+        """What operators want of the positions of each mapping."""
         self.events: AsyncEvents | None = None
         """The asynchronous queue; None where nothing is to run."""
 
@@ -93,7 +101,8 @@ class Adapters:
             kinesis_reads_per_s=(self.settings.kinesis_reads_per_s, self.settings.kinesis_idle_reads_per_s),
             dynamodb_reads_per_s=(self.settings.dynamodb_reads_per_s, self.settings.dynamodb_idle_reads_per_s),
         )
-        return StreamRunner(around, mapping, stream, target, self.destination(mapping, plan.ways), observation)
+        destination, orders = self.destination(mapping, plan.ways), self.orders.of(mapping.uuid)
+        return StreamRunner(around, mapping, stream, target, destination, observation, orders)
 
     def _entrance(self, around: Surroundings, plan: Plan, observation: Observation) -> Target:
         """What a mapping invokes: the function, or the asynchronous queue before it. AWS Lambda has its own queue."""
@@ -174,6 +183,9 @@ class Daemon:
         self._is_ready = False
         self._begun: set[str] = set()
         self._have_all_begun = False
+        self._changes: int | None = None
+        """The change counter that was followed last."""
+        self._controls: dict[str, Control] = {}
         self._adapters: Adapters | None = None
         self._telemetry = Telemetry(
             CollectorRegistry(), per_shard=settings.metrics_per_shard, tag_labels=settings.tag_labels
@@ -208,7 +220,9 @@ class Daemon:
             telemetry.started(worker=settings.worker_id, state=settings.state, metrics=f"{bound}:{port}",
                               mappings=len(self._configuration.mappings), pid=os.getpid())  # fmt: skip
             self._adapters = adapters
-            await self._serve(supervisor, Reporter(around, supervisor), adapters)
+            catalogue = Catalogue(store)
+            await self._know_controls(catalogue)
+            await self._serve(supervisor, Reporter(around, supervisor), adapters, catalogue)
 
     def is_ready(self, views: Sequence[MappingView]) -> bool:
         """Whether the daemon runs, and every mapping that is switched on has begun once: it was Enabled, or showed a
@@ -219,7 +233,9 @@ class Daemon:
         self._have_all_begun = self._have_all_begun or wanted <= self._begun
         return self._is_ready and self._have_all_begun
 
-    async def _serve(self, supervisor: Supervisor, reporter: Reporter, adapters: Adapters) -> None:
+    async def _serve(
+        self, supervisor: Supervisor, reporter: Reporter, adapters: Adapters, catalogue: Catalogue
+    ) -> None:
         events = adapters.events
         assert events is not None
         self._apply(supervisor, self._configuration)
@@ -229,6 +245,7 @@ class Daemon:
                 tasks.start_soon(reporter.run)
                 tasks.start_soon(events.run)
                 tasks.start_soon(self._follow_file, supervisor)
+                tasks.start_soon(self._follow_operators, supervisor, reporter, catalogue)
                 tasks.start_soon(_let_go, supervisor, adapters)
                 self._is_ready = True
                 async for number in signals:
@@ -269,6 +286,52 @@ class Daemon:
                 seen = found
                 self._take_over(supervisor)
 
+    async def _follow_operators(self, supervisor: Supervisor, reporter: Reporter, catalogue: Catalogue) -> None:
+        """Apply what operators want within a second, and report at once: whoever asked waits for it."""
+        while True:
+            await anyio.sleep(OPERATORS_EVERY_S)
+            before = self._changes
+            if await self._look_at_controls(catalogue) and self._changes != before:
+                if self._is_ready:
+                    supervisor.apply(self._plans())
+                await reporter.write(supervisor.views())
+
+    async def _know_controls(self, catalogue: Catalogue) -> None:
+        """Return once it is known what is paused: nothing may run before."""
+        while True:
+            if await self._look_at_controls(catalogue):
+                return
+            await anyio.sleep(OPERATORS_EVERY_S)
+
+    async def _look_at_controls(self, catalogue: Catalogue) -> bool:
+        """Know what operators want now; False: the store does not say, and what was known stays."""
+        try:
+            changes = await catalogue.changes()
+            controls = await catalogue.controls() if changes != self._changes else None
+        except Unavailable as error:
+            self._telemetry.store_failed("controls", str(error))
+            return False
+        except (StoreTooNew, OperatorNeeded) as error:
+            if self._changes is None:
+                raise
+            self._telemetry.store_failed("controls", str(error))
+            return False
+        self._changes = changes
+        if controls is not None and self._adapters is not None:
+            self._controls = {control.mapping: control for control in controls}
+            self._adapters.orders.follow(controls)
+        return True
+
+    def _plans(self) -> dict[str, Plan]:
+        """The mappings of the configuration, without those that operators let rest."""
+        found = plans(self._configuration)
+        for control in self._controls.values():
+            plan = found.get(control.mapping)
+            if control.pause is not None and plan is not None:
+                mapping = replace(plan.mapping, enabled=False)
+                found[control.mapping] = replace(plan, mapping=mapping, pause=control.pause)
+        return found
+
     def _take_over(self, supervisor: Supervisor) -> None:
         try:
             changed = load_configuration(self._settings, self._environ)
@@ -292,7 +355,7 @@ class Daemon:
                 str(one.arn.unqualified): (one, asynchronous_way(one, configuration.connections))
                 for one in configuration.functions.values()
             }
-        supervisor.apply(plans(configuration))
+        supervisor.apply(self._plans())
 
 
 def plans(configuration: Configuration) -> dict[str, Plan]:

@@ -22,8 +22,7 @@ from esm.model.stored import Key, Stored
 from esm.ports import Store, StreamSource
 from esm.rules import kcl, starting, stored
 from esm.rules.kcl import Entry
-from esm.rules.starting import Start
-from esm.runtime.leasing import START_ITEM
+from esm.rules.starting import START_ITEM, Start
 from esm.runtime.supervisor import Plan
 from esm.settings import Settings
 from esm.sources import open_stream

@@ -84,7 +84,7 @@ def _cells(row: Row) -> list[str]:
     lags = [shard.lag_s for shard in view.shards if shard.lag_s is not None]
     lag = f"{max(lags):.1f} s" if lags else "-"
     shards = str(len(view.shards)) if mapping.source_kind.is_stream else "-"
-    return [*names, view.state.value, view.last_result, lag, str(view.in_flight), shards]
+    return [*names, view.state.value, view.reason or view.last_result, lag, str(view.in_flight), shards]
 
 
 def _document(row: Row) -> dict[str, object]:

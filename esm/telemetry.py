@@ -8,16 +8,19 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Mapping as Table
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from esm.model.clocks import UnixTime
+from esm.model.control import Caller, Pause, Rewind, Skip
 from esm.model.invocation import Ending
 from esm.model.mapping import Mapping, State
 from esm.model.notice import Notice, Span
+from esm.model.position import AfterSequence, AtSequence, AtTimestamp, Position, TrimHorizon
 from esm.model.view import MappingView, ShardView
 
 _LABELS = ("mapping", "function", "source")
@@ -194,7 +197,7 @@ class MappingTelemetry:
         self._where = {"mapping": mapping.uuid, "function": mapping.function}
         for metric in self._plain():
             metric.labels(**self._labels)
-        for reason in ("retries", "age", "payload", "destination"):
+        for reason in ("retries", "age", "payload", "destination", "skipped"):
             telemetry.dropped.labels(**self._labels, reason=reason)
         for outcome in ("complete", "early", "given_up") if mapping.tumbling_window_s else ():
             telemetry.windows_closed.labels(**self._labels, outcome=outcome)
@@ -334,7 +337,7 @@ class MappingTelemetry:
              invocations=notice.invoke_count, request_id=notice.request_id)  # fmt: skip
 
     def dropped(self, count: int, reason: str) -> None:
-        """Records left the mapping untaken and unnoticed: retries, age, payload (no destination), destination."""
+        """Records left the mapping untaken, and nobody was told: retries, age, payload, skipped, destination."""
         self._telemetry.dropped.labels(**self._labels, reason=reason).inc(count)
 
     def notice_delivered(self, count: int) -> None:
@@ -353,6 +356,27 @@ class MappingTelemetry:
         _log(logging.ERROR if lost else logging.INFO, "position trimmed", **self._where, shard=shard,
              stored_position_arrived_at=stored_at, first=span and span.first_sequence)  # fmt: skip
 
+    def paused(self, pause: Pause | None) -> None:
+        """An operator paused the mapping, or resumed it (None)."""
+        if pause is None:
+            _log(logging.INFO, "mapping resumed by operator", **self._where)
+        else:
+            _log(logging.INFO, "mapping paused by operator", **self._where, **_asked(pause.at, pause.by))
+
+    def rewound(self, shard: str, order: Rewind, before: Sequence[Position], after: Sequence[Position], *,
+                window_dropped: bool) -> None:  # fmt: skip
+        """An operator's rewind was carried out for a shard."""
+        _log(logging.WARNING if order.is_latest else logging.INFO, "shard rewound by operator", **self._where,
+             shard=shard, request_id=order.id, **_asked(order.at, order.by), before=_places(before),
+             after=_places(after), window_dropped=window_dropped)  # fmt: skip
+
+    def skipped(self, order: Skip, span: Span | None) -> None:
+        """An operator's skip was carried out; `span` None: the shard has no such record to pass, nothing moved."""
+        text = "records skipped by operator" if span else "skip refused: no such record after the position"
+        _log(logging.WARNING, text, **self._where, shard=order.shard, request_id=order.id,
+             **_asked(order.at, order.by), sequence=order.sequence, first=span and span.first_sequence,
+             records=span and span.count)  # fmt: skip
+
     def shard_started(self, shard: str, generation: int) -> None:
         """This worker reads a shard."""
         _log(logging.INFO, "shard started", **self._where, shard=shard, generation=generation)
@@ -360,6 +384,27 @@ class MappingTelemetry:
     def shard_finished(self, shard: str) -> None:
         """A shard has ended and everything in it is settled."""
         _log(logging.INFO, "shard finished", **self._where, shard=shard)
+
+
+def _asked(at: UnixTime, by: Caller) -> dict[str, object]:
+    return {"asked_at": round(at, 3), "host": by.host, "user": by.user}
+
+
+def _places(positions: Iterable[Position]) -> str:
+    """Positions for people: the different ones, once each."""
+    return " ".join(dict.fromkeys([_place(position) for position in positions]))
+
+
+def _place(position: Position) -> str:
+    match position:
+        case TrimHorizon():
+            return "trim-horizon"
+        case AtTimestamp(at):
+            return f"from-{at:.3f}"
+        case AtSequence(sequence):
+            return f"at-{sequence}"
+        case AfterSequence(sequence, _):
+            return f"after-{sequence}"
 
 
 class _AsyncMetrics:

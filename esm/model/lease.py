@@ -29,3 +29,5 @@ class Lease:
     """Attributes of a newer version, kept and written back."""
     window: StoredState | None = None
     """The open tumbling window: written together with the position that its state belongs to."""
+    obeyed: int = 0
+    """Number of the last operator's order that the positions have followed: an order is carried out once."""

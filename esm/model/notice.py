@@ -9,11 +9,13 @@ from esm.model.outcome import Ran
 
 
 class Condition(Enum):
-    """Why records were given up, in AWS's words."""
+    """Why records were given up, in AWS's words where AWS has them."""
 
     RETRIES = "RetryAttemptsExhausted"
     AGE = "RecordAgeExceeded"
     PAYLOAD = "MaximumPayloadSizeExceeded"
+    SKIPPED = "SkippedByOperator"
+    """Ours: AWS has no such command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Notice:
     condition: Condition
     span: Span
     invoke_count: int
-    """Attempts counted for the piece given up, at least 1."""
+    """Attempts counted for the piece given up, at least 1; 0 for what an operator passes over."""
     request_id: str
     """Of the last invocation, or a fresh uuid where nothing ran."""
     ran: Ran | None

@@ -29,7 +29,14 @@ class AfterSequence:
     """Arrival time of that record: says, once it is trimmed, whether records may have been lost."""
 
 
-Position = TrimHorizon | AtTimestamp | AfterSequence
+@dataclass(frozen=True, slots=True)
+class AtSequence:
+    """The record with a sequence number itself: where an operator sends a shard back to."""
+
+    sequence: str
+
+
+Position = TrimHorizon | AtTimestamp | AfterSequence | AtSequence
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,3 +46,5 @@ class MappingView:
     """Messages of a queue that somebody has received and not yet settled; None for streams."""
     batches_max: int | None = None
     """Batches at once that the configuration allows: of each shard, or of the queue. Earlier reports do not say it."""
+    reason: str | None = None
+    """Why the mapping is in its state, where not the configuration says so."""

@@ -33,6 +33,21 @@ class Lineage:
         """Everything in a shard is settled."""
         self._finished.add(shard_id)
 
+    def reopen(self, finished: Iterable[str]) -> None:
+        """Only these are finished: an operator has sent others back."""
+        self._finished = set(finished)
+
+    def ancestors(self, shard_id: str) -> set[str]:
+        """The shards before a shard, as far as they are known."""
+        found: set[str] = set()
+        left = [shard_id]
+        while left:
+            shard = self._shards.get(left.pop())
+            fresh = [parent for parent in shard.parents if parent not in found] if shard is not None else []
+            found.update(fresh)
+            left += fresh
+        return found
+
     def gone(self, shard_id: str) -> None:
         """A shard that the listing lacks cannot be read any more."""
         self._gone.add(shard_id)
@@ -69,4 +84,6 @@ class Lineage:
         return sorted(absent)
 
     def _is_ready(self, shard: Shard) -> bool:
-        return not self.is_finished(shard.id) and all(self.is_finished(parent) for parent in shard.parents)
+        if self.is_finished(shard.id) or not all(self.is_finished(parent) for parent in shard.parents):
+            return False
+        return all(self.is_finished(one) for one in self.ancestors(shard.id) if one in self._shards)

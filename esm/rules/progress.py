@@ -8,12 +8,23 @@ Law: a position never passes a record that is open, and never goes back.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from esm.model.position import AfterSequence, Position
+from esm.model.position import AfterSequence, AtSequence, Position
 
 
 def is_at_or_before(sequence: str, position: Position) -> bool:
     """Whether a record was read before `position` was reached."""
-    return isinstance(position, AfterSequence) and int(sequence) <= int(position.sequence)
+    return int(sequence) <= last_before(position)
+
+
+def last_before(position: Position) -> int:
+    """The highest sequence number that cannot follow a position; -1: none is known."""
+    match position:
+        case AfterSequence(sequence, _):
+            return int(sequence)
+        case AtSequence(sequence):
+            return int(sequence) - 1
+        case _:
+            return -1
 
 
 def lowest(positions: Sequence[Position]) -> Position:

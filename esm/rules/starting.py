@@ -16,6 +16,9 @@ from esm.model.position import AtTimestamp, Position, Shard, TrimHorizon
 
 FORMAT = 1
 
+START_ITEM = "!start"
+"""Item that holds the pinned beginning; sorts before every shard id."""
+
 
 class Start(msgspec.Struct, frozen=True):
     """The pinned beginning. Shards not named here are read from the trim horizon."""

@@ -13,7 +13,7 @@ import msgspec
 from esm.errors import OperatorNeeded, StoreTooNew
 from esm.model.clocks import UnixTime
 from esm.model.lease import Lease
-from esm.model.position import AfterSequence, AtTimestamp, Position, TrimHorizon
+from esm.model.position import AfterSequence, AtSequence, AtTimestamp, Position, TrimHorizon
 from esm.model.stored import VALUE_BYTES_MAX
 from esm.model.view import MappingView, ShardView
 from esm.model.window import StoredState
@@ -50,6 +50,8 @@ class _LeaseDocument(msgspec.Struct):
     is_finished: bool = False
     window: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     """Absent where no tumbling window is open, and in leases of versions that knew none."""
+    obeyed: int | msgspec.UnsetType = msgspec.UNSET
+    """Absent where no order was ever carried out."""
 
 
 class _WindowEntry(msgspec.Struct):
@@ -92,10 +94,11 @@ def encode_lease(lease: Lease) -> bytes:
         owner=lease.owner,
         generation=lease.generation,
         factor=lease.factor,
-        positions=[_position_document(position) for position in lease.positions],
+        positions=[position_document(position) for position in lease.positions],
         parents=lease.parents,
         is_finished=lease.is_finished,
         window=msgspec.UNSET if lease.window is None else _window_entry(lease.window),
+        obeyed=lease.obeyed or msgspec.UNSET,
     )
     return msgspec.json.encode({**lease.extra, **msgspec.to_builtins(document)})
 
@@ -105,16 +108,16 @@ def decode_lease(value: bytes) -> Lease:
 
     Raises: StoreTooNew; OperatorNeeded where the value is none of ours.
     """
-    _check_format(value, "lease")
+    check_format(value, "lease")
     try:
         attributes = msgspec.json.decode(value, type=dict[str, Any])
         document = msgspec.convert(attributes, _LeaseDocument)
-        positions = tuple(_position(entry) for entry in document.positions)
+        positions = tuple(position_of(entry) for entry in document.positions)
         window = None if document.window is msgspec.UNSET else _window(document.window)
     except msgspec.MsgspecError as error:
-        raise _unreadable("lease", str(error)) from error
+        raise unreadable("lease", str(error)) from error
     if len(positions) != document.factor:
-        raise _unreadable("lease", f"{len(positions)} positions for {document.factor} lanes")
+        raise unreadable("lease", f"{len(positions)} positions for {document.factor} lanes")
     return Lease(
         mapping=document.mapping,
         shard=document.shard,
@@ -126,6 +129,7 @@ def decode_lease(value: bytes) -> Lease:
         parents=document.parents,
         is_finished=document.is_finished,
         window=window,
+        obeyed=0 if document.obeyed is msgspec.UNSET else document.obeyed,
         extra={name: entry for name, entry in attributes.items() if name not in _LeaseDocument.__struct_fields__},
     )
 
@@ -148,17 +152,17 @@ def decode_state(values: Sequence[bytes], stored: StoredState) -> bytes:
     """
     chunks = []
     for part, value in enumerate(values):
-        _check_format(value, "window state")
+        check_format(value, "window state")
         try:
             document = msgspec.json.decode(value, type=_StateDocument)
         except msgspec.MsgspecError as error:
-            raise _unreadable("window state", str(error)) from error
+            raise unreadable("window state", str(error)) from error
         if (document.part, document.parts) != (part, stored.parts):
-            raise _unreadable("window state", f"part {document.part} stands where part {part} belongs")
+            raise unreadable("window state", f"part {document.part} stands where part {part} belongs")
         chunks.append(document.state)
     state = b"".join(chunks)
     if len(state) != stored.size_bytes:
-        raise _unreadable("window state", f"{len(state)} bytes of {stored.size_bytes}")
+        raise unreadable("window state", f"{len(state)} bytes of {stored.size_bytes}")
     return state
 
 
@@ -180,12 +184,19 @@ def encode_status(worker: str, at: UnixTime, views: Sequence[MappingView]) -> li
 
 def decode_status(value: bytes) -> StatusPart:
     """One part of what a worker showed. Raises: StoreTooNew; OperatorNeeded where the value is none of ours."""
-    _check_format(value, "status")
+    check_format(value, "status")
     try:
         document = msgspec.json.decode(value, type=_StatusDocument)
     except msgspec.MsgspecError as error:
-        raise _unreadable("status", str(error)) from error
+        raise unreadable("status", str(error)) from error
     return StatusPart(document.worker, UnixTime(document.at), document.part, document.parts, document.views)
+
+
+def without_mapping(value: bytes, uuid: str) -> bytes | None:
+    """A part of a worker's status without one mapping; None where it does not name it. Raises as `decode_status`."""
+    part = decode_status(value)
+    views = tuple(view for view in part.views if view.uuid != uuid)
+    return None if views == part.views else _status(part.worker, part.at, part.part, part.parts, views)
 
 
 def merged_status(parts: Iterable[StatusPart]) -> list[MappingView]:
@@ -230,7 +241,8 @@ def _pieces(view: MappingView, room: int) -> list[MappingView]:
     return [replace(view, shards=tuple(run)) for run in runs]
 
 
-def _position_document(position: Position) -> dict[str, Any]:
+def position_document(position: Position) -> dict[str, Any]:
+    """A position as stored values hold it."""
     match position:
         case TrimHorizon():
             return {"at": "trim_horizon"}
@@ -238,14 +250,19 @@ def _position_document(position: Position) -> dict[str, Any]:
             return {"at": "timestamp", "t": at}
         case AfterSequence(sequence, arrived_at):
             return {"after": sequence, "arrived_at": arrived_at}
+        case AtSequence(sequence):
+            return {"at": "sequence", "sequence": sequence}
 
 
-def _position(document: dict[str, Any]) -> Position:
+def position_of(document: dict[str, Any]) -> Position:
+    """The position that `position_document` wrote. Raises: ValidationError of msgspec."""
     match document:
         case {"at": "trim_horizon"}:
             return TrimHorizon()
         case {"at": "timestamp", "t": float() | int() as at}:
             return AtTimestamp(UnixTime(at))
+        case {"at": "sequence", "sequence": str() as sequence}:
+            return AtSequence(sequence)
         case {"after": str() as sequence, "arrived_at": float() | int() as arrived_at}:
             return AfterSequence(sequence, UnixTime(arrived_at))
         case _:
@@ -254,7 +271,7 @@ def _position(document: dict[str, Any]) -> Position:
 
 def _window_entry(window: StoredState) -> dict[str, Any]:
     entry = _WindowEntry(
-        window.start_s, window.end_s, _position_document(window.last), window.generation, window.number, window.parts,
+        window.start_s, window.end_s, position_document(window.last), window.generation, window.number, window.parts,
         window.size_bytes,
     )  # fmt: skip
     return {**window.extra, **msgspec.structs.asdict(entry)}
@@ -262,7 +279,7 @@ def _window_entry(window: StoredState) -> dict[str, Any]:
 
 def _window(attributes: dict[str, Any]) -> StoredState:
     entry = msgspec.convert(attributes, _WindowEntry)
-    last = _position(entry.last)
+    last = position_of(entry.last)
     if not isinstance(last, AfterSequence):
         raise msgspec.ValidationError(f"{entry.last} is not a record of a window")
     extra = {name: value for name, value in attributes.items() if name not in _WindowEntry.__struct_fields__}
@@ -271,21 +288,23 @@ def _window(attributes: dict[str, Any]) -> StoredState:
     )
 
 
-def _check_format(value: bytes, what: str) -> None:
+def check_format(value: bytes, what: str) -> None:
+    """Refuse what a newer version wrote. Raises: StoreTooNew; OperatorNeeded where the value is none of ours."""
     try:
         found = msgspec.json.decode(value, type=_Head).format
     except msgspec.MsgspecError as error:
-        raise _unreadable(what, str(error)) from error
+        raise unreadable(what, str(error)) from error
     if found > FORMAT:
         raise StoreTooNew(
             f"A stored {what} has format {found}, and this version reads up to {FORMAT}: a newer version has written"
             f" it. Run that version again, or a state of its own (ESM_STATE) for this one."
         )
     if found < 1:
-        raise _unreadable(what, f"format {found}")
+        raise unreadable(what, f"format {found}")
 
 
-def _unreadable(what: str, why: str) -> OperatorNeeded:
+def unreadable(what: str, why: str) -> OperatorNeeded:
+    """The error of a value that this program has not written."""
     return OperatorNeeded(
         f"A stored {what} is not readable ({why}): it was not written by this program. Restore the state from a copy,"
         " or begin with an empty one (ESM_STATE)."

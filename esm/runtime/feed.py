@@ -14,6 +14,7 @@ from esm.model.clocks import Instant, UnixTime
 from esm.model.position import AfterSequence, Position, TrimHorizon
 from esm.model.record import Read, StreamRecord
 from esm.ports import Clock, ShardReader
+from esm.rules.progress import last_before
 from esm.runtime.knowing import pause_after, report
 
 if TYPE_CHECKING:
@@ -209,9 +210,7 @@ class Feed:
         shard = self._shard
         at = self.position.arrived_at if isinstance(self.position, AfterSequence) else UnixTime(0.0)
         for lane in self.lanes:
-            reached = shard.progress.frontier(lane.index)
-            if isinstance(reached, AfterSequence):
-                lane.skip_to = max(lane.skip_to, int(reached.sequence))
+            lane.skip_to = max(lane.skip_to, last_before(shard.progress.frontier(lane.index)))
         seen_at = max(at, self._read_at)
         is_lost = isinstance(self.position, AfterSequence) and shard.around.clock.wall() - seen_at >= shard.retention_s
         shard.observation.telemetry.position_trimmed(shard.id, None, at, lost=is_lost)

@@ -21,7 +21,9 @@ from esm.rules.delivery import GiveUp
 from esm.runtime.observation import Observation
 from esm.runtime.surroundings import Stop, Surroundings
 
-_REASONS = {Condition.RETRIES: "retries", Condition.AGE: "age", Condition.PAYLOAD: "payload"}
+_REASONS = {
+    Condition.RETRIES: "retries", Condition.AGE: "age", Condition.PAYLOAD: "payload", Condition.SKIPPED: "skipped",
+}  # fmt: skip
 
 
 @dataclass
@@ -139,11 +141,12 @@ class Notifier:
         return UnixTime(step.span.first_arrived_at + limit_s)
 
     def _notice(self, mapping: Mapping, shard: str, step: GiveUp) -> Notice:
+        is_order = step.condition is Condition.SKIPPED
         return Notice(
             mapping=mapping.uuid, function_arn=mapping.function_arn, source_arn=mapping.source_arn, shard=shard,
             condition=step.condition, span=step.span, invoke_count=step.invoke_count,
             request_id=step.request_id or self._around.new_id(), ran=step.ran, at=self._around.clock.wall(),
-            id=self._around.new_id(),
+            id=step.request_id if is_order and step.request_id else self._around.new_id(),
         )  # fmt: skip
 
 

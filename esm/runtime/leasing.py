@@ -2,22 +2,20 @@
 the tumbling window that belongs to it, can only be stored by the newest claim's owner.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 
 from esm.errors import Conflict, LeaseLost
+from esm.model.control import Order
 from esm.model.lease import Lease
 from esm.model.mapping import Mapping
 from esm.model.position import Position, Shard
 from esm.model.stored import Key
 from esm.model.window import OpenWindow, StoredState
-from esm.rules import starting, stored
-from esm.rules.starting import Start
+from esm.rules import operating, starting, stored
+from esm.rules.starting import START_ITEM, Start
 from esm.runtime.surroundings import Surroundings
 from esm.runtime.window_states import WindowStates
-
-START_ITEM = "!start"
-"""Item that holds the pinned beginning; sorts before every shard id."""
 
 
 class ShardLease:
@@ -46,6 +44,13 @@ class ShardLease:
         await self._put(lease)
         self.window = window
         await self._states.remove_others(pointer)
+
+    async def replace(self, lease: Lease) -> None:
+        """Store the lease as an order has changed it; a window that it dropped goes. Raises: LeaseLost, Unavailable."""
+        await self._put(lease)
+        if lease.window is None:
+            self.window = None
+        await self._states.remove_others(lease.window)
 
     async def state(self) -> bytes:
         """The state of the stored window. Raises: Unavailable, StoreTooNew, OperatorNeeded (a part is missing)."""
@@ -92,8 +97,12 @@ class ShardLease:
 class Leases:
     """All leases of one mapping on one stream."""
 
-    def __init__(self, around: Surroundings, mapping: Mapping, stream: str, factor: int) -> None:
+    def __init__(
+        self, around: Surroundings, mapping: Mapping, stream: str, factor: int,
+        orders: Callable[[], tuple[Order, ...]] = tuple,
+    ) -> None:  # fmt: skip
         self._around = around
+        self._orders = orders
         self._uuid = mapping.uuid
         self._stream = stream
         self._factor = factor
@@ -126,6 +135,10 @@ class Leases:
                 continue
             self._start = start
             return start
+
+    def finished(self, leases: Iterable[Lease], listed: Container[str]) -> list[str]:
+        """The shards that need no reader, as orders leave them."""
+        return operating.finished(leases, self._start.skipped, self._stream, self._orders(), listed)
 
     async def claim(self, shard: Shard) -> ShardLease:
         """Take a shard over, from its stored positions or its first one. Raises: Unavailable, StoreTooNew."""
@@ -168,10 +181,14 @@ class Leases:
         generation = before.generation + 1 if before else 1
         if before is not None and before.stream == self._stream:
             return replace(before, owner=self._around.worker, generation=generation)
-        first = starting.first_position(self._start, shard.id)
+        first, obeyed = operating.first_position(
+            shard.id, self._stream, self._orders(), starting.first_position(self._start, shard.id),
+            is_left_out=shard.id in self._start.skipped,
+        )  # fmt: skip
         return Lease(
             mapping=self._uuid, shard=shard.id, stream=self._stream, owner=self._around.worker,
             generation=generation, factor=self._factor, positions=(first,) * self._factor, parents=shard.parents,
+            obeyed=obeyed,
         )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ class Observation:
         self.backlog: int | None = None
         self.not_visible: int | None = None
         self._is_circuit_open = False
+        self.reason: str | None = None
         self.async_backlog: Callable[[], int | None] = lambda: None
 
     @property
@@ -112,4 +113,5 @@ class Observation:
             async_backlog=self.async_backlog(),
             not_visible=self.not_visible,
             batches_max=batches_max(self._mapping),
+            reason=self.reason,
         )

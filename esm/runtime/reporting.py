@@ -55,6 +55,6 @@ class Reporter:
             try:
                 self._versions[number] = await self._around.store.put(key, value, self._versions[number])
             except Conflict:
-                del self._versions[number]
+                self._versions.pop(number, None)
             else:
                 return

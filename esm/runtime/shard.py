@@ -9,12 +9,12 @@ import anyio
 from esm.errors import Unavailable
 from esm.model.clocks import Instant
 from esm.model.mapping import Mapping
-from esm.model.position import AfterSequence, Position, Shard
+from esm.model.position import Position, Shard
 from esm.model.record import ChildShard, Read
 from esm.model.view import ShardView
 from esm.model.window import OpenWindow
 from esm.ports import StreamSource
-from esm.rules.progress import Progress, lowest
+from esm.rules.progress import Progress, last_before, lowest
 from esm.rules.tumbling import Tumbling
 from esm.runtime.feed import Feed, Pace
 from esm.runtime.gate import Gate
@@ -62,7 +62,7 @@ class ShardRunner:
         self.id = lease.lease.shard
         self.pace = Pace(source.reads_per_s_busy, source.reads_per_s_idle)
         self.progress = Progress(lease.lease.positions)
-        self.lanes = [Lane(self, index, _sequence(p), lease.window) for index, p in enumerate(lease.lease.positions)]
+        self.lanes = [Lane(self, index, last_before(p), lease.window) for index, p in enumerate(lease.lease.positions)]
         self.feeds: set[Feed] = set()
         self.changed = Signal()
         self.is_converting = False
@@ -235,10 +235,6 @@ class ShardRunner:
         """End feeds and idle lanes, so that the shard starts anew with other lanes."""
         assert self._tasks is not None
         self._tasks.cancel_scope.cancel()
-
-
-def _sequence(position: Position) -> int:
-    return int(position.sequence) if isinstance(position, AfterSequence) else -1
 
 
 def child_shards(children: tuple[ChildShard, ...]) -> list[Shard]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import anyio
@@ -14,14 +15,16 @@ from esm.model.position import Shard, StreamFacts
 from esm.model.record import ChildShard
 from esm.model.view import ShardView
 from esm.ports import Destination, StreamSource, Target
+from esm.rules import operating
 from esm.rules.lineage import Lineage
 from esm.rules.scaling import Pressure
 from esm.runtime.gate import Gate
 from esm.runtime.giving_up import Notifier
 from esm.runtime.invoker import Invoker
 from esm.runtime.knowing import known, report
-from esm.runtime.leasing import Leases
+from esm.runtime.leasing import Leases, ShardLease
 from esm.runtime.observation import Observation
+from esm.runtime.orders import Following, Orders
 from esm.runtime.shard import ShardRunner, child_shards
 from esm.runtime.surroundings import Signal, Stop, Surroundings
 
@@ -48,7 +51,7 @@ class StreamRunner:
 
     def __init__(
         self, around: Surroundings, mapping: Mapping, source: StreamSource, target: Target,
-        destination: Destination | None, observation: Observation,
+        destination: Destination | None, observation: Observation, orders: Orders | None = None,
     ) -> None:  # fmt: skip
         self._around = around
         self._source = source
@@ -59,7 +62,12 @@ class StreamRunner:
         self._invoker = Invoker(around, target, self._gate, observation)
         self._lineage = Lineage()
         self._running: dict[str, ShardRunner] = {}
-        self._starting: set[str] = set()
+        self._starting: dict[str, Stop] = {}
+        """The stop of each shard that is claimed, run or ended."""
+        self._orders = orders or Orders()
+        self._obeyed = self._orders.standing
+        """Those that the lineage knows: a shard that followed newer ones could be read before its ancestors."""
+        self._listed: set[str] = set()
         self._missing_since: dict[str, Instant] = {}
         self._wake = Signal()
         self._facts = StreamFacts("", 0.0)
@@ -90,12 +98,14 @@ class StreamRunner:
         self._warn()
         if await self._known("function", self._target.facts) is None:
             return
-        leases = Leases(self._around, self.mapping, facts.identity, self.mapping.lanes)
+        leases = Leases(
+            self._around, self.mapping, facts.identity, self.mapping.lanes, lambda: self._obeyed
+        )  # fmt: skip
         if await self._known("store", lambda: self._begin(leases)) is None:
             return
         if not self.stop.is_set:
             self._observation.runs()
-        async with anyio.create_task_group() as shards:
+        async with anyio.create_task_group() as shards, self._obeying(leases):
             while not self.stop.is_set:
                 with self.stop.interruptible():
                     await self._follow(leases, shards)
@@ -126,9 +136,11 @@ class StreamRunner:
 
     async def _begin(self, leases: Leases) -> bool:
         listing = await self._source.shards()
-        start = await leases.begin(self.mapping, listing)
+        await leases.begin(self.mapping, listing)
         stored = await leases.load()
-        self._lineage = Lineage([lease.shard for lease in stored if lease.is_finished] + list(start.skipped))
+        self._listed = {shard.id for shard in listing}
+        self._obeyed = self._orders.standing
+        self._lineage = Lineage(leases.finished(stored, self._listed))
         self._lineage.found(Shard(lease.shard, lease.parents) for lease in stored)
         self._lineage.listed(listing)
         return True
@@ -139,7 +151,9 @@ class StreamRunner:
             before, self._facts = self._facts, await self._source.facts()
             if self._facts.identity != before.identity:
                 return
-            self._lineage.listed(await self._source.shards())
+            listing = await self._source.shards()
+            self._listed = {shard.id for shard in listing}
+            self._lineage.listed(listing)
             for parent in self._lineage.doubts():
                 if not await self._source.exists(parent):
                     self._lineage.gone(parent)
@@ -149,40 +163,56 @@ class StreamRunner:
         else:
             self._observation.mended("source")
         self._gate.set_limit_max(self._concurrency())
+        later = set[str]().union(*[self._lineage.ancestors(shard) for shard in self._starting])
         for shard in self._lineage.ready():
-            if shard.id not in self._starting and not self.stop.is_set:
-                self._starting.add(shard.id)
+            if shard.id not in self._starting and shard.id not in later and not self.stop.is_set:
+                self._starting[shard.id] = Stop()
                 shards.start_soon(self._run_shard, leases, shard)
 
     async def _run_shard(self, leases: Leases, shard: Shard) -> None:
-        """Claim and run one shard, again when its lanes change; ends when it is finished, stopped, or lost."""
+        """Claim and run one shard, again when its lanes change; ends when it is finished, stopped, or lost.
+
+        Its stop comes alone where an order is for it: then it starts anew, and follows the order first.
+        """
         notifier = Notifier(self._around, self._destination, self._observation, self._retention_s)
         try:
-            while not self.stop.is_set:
-                lease = await known(
-                    self._around, self.stop, self._observation, "store", lambda: leases.claim(shard)
-                )  # fmt: skip
-                if lease is None:
-                    return
-                runner = ShardRunner(
-                    self._around, lease, self._source, lambda: self.mapping, self._invoker, self._gate, notifier,
-                    self._observation, self.stop, self._retention_s, self._announce,
-                )  # fmt: skip
-                self._running[shard.id] = runner
-                self._observation.telemetry.shard_started(shard.id, lease.lease.generation)
-                if await runner.run():
-                    self._observation.telemetry.shard_finished(shard.id)
-                    self._lineage.finish(shard.id)
-                    self._ended_at = self._around.clock.now()
-                    with self.stop.interruptible():
-                        await self._ask_for_children(shard.id)
-                    return
+            with self.stop.part(self._starting[shard.id]) as stop:
+                while not stop.is_set:
+                    lease = await known(self._around, stop, self._observation, "store", lambda: leases.claim(shard))
+                    if lease is None or not await self._obeys(lease, notifier, stop):
+                        return
+                    if await self._runs(lease, notifier, stop):
+                        return
         except* LeaseLost as lost:
             self._observation.telemetry.warned(str(lost.exceptions[0]))
         finally:
             self._running.pop(shard.id, None)
-            self._starting.discard(shard.id)
+            self._starting.pop(shard.id, None)
             self._wake.notify()
+
+    async def _obeys(self, lease: ShardLease, notifier: Notifier, stop: Stop) -> bool:
+        following = Following(
+            self._around, lambda: self.mapping, self._source, notifier, self._observation, stop
+        )  # fmt: skip
+        return await following.follow(lease, self._obeyed)
+
+    async def _runs(self, lease: ShardLease, notifier: Notifier, stop: Stop) -> bool:
+        """Run a claimed shard; True when it is finished."""
+        shard_id = lease.lease.shard
+        runner = ShardRunner(
+            self._around, lease, self._source, lambda: self.mapping, self._invoker, self._gate, notifier,
+            self._observation, stop, self._retention_s, self._announce,
+        )  # fmt: skip
+        self._running[shard_id] = runner
+        self._observation.telemetry.shard_started(shard_id, lease.lease.generation)
+        if not await runner.run():
+            return False
+        self._observation.telemetry.shard_finished(shard_id)
+        self._lineage.finish(shard_id)
+        self._ended_at = self._around.clock.now()
+        with stop.interruptible():
+            await self._ask_for_children(shard_id)
+        return True
 
     def _announce(self, children: tuple[ChildShard, ...]) -> None:
         self._lineage.found(child_shards(children))
@@ -212,3 +242,31 @@ class StreamRunner:
 
     def _views(self) -> tuple[ShardView, ...]:
         return tuple([self._running[shard].view() for shard in sorted(self._running)])
+
+    @asynccontextmanager
+    async def _obeying(self, leases: Leases) -> AsyncIterator[None]:
+        """Follow orders while the body runs."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._obey_forever, leases)
+            yield
+            tasks.cancel_scope.cancel()
+
+    async def _obey_forever(self, leases: Leases) -> None:
+        while True:
+            if self._obeyed is self._orders.standing:
+                await self._orders.changed.wait()
+            if await self._known("store", lambda: self._obey(leases)) is None:
+                return
+
+    async def _obey(self, leases: Leases) -> bool:
+        """End the shards that have an order to follow, or must wait for ancestors that are read again."""
+        found = {lease.shard: lease for lease in await leases.load()}
+        orders = self._obeyed = self._orders.standing
+        self._lineage.reopen(leases.finished(found.values(), self._listed))
+        ready = {shard.id for shard in self._lineage.ready()}
+        for shard, stop in self._starting.items():
+            lease = found.get(shard)
+            if lease is None or shard not in ready or operating.pending(lease, orders):
+                stop.set(self._around.clock.now())
+        self._wake.notify()
+        return True

@@ -11,6 +11,7 @@ import anyio
 
 from esm.model.clocks import Instant
 from esm.model.connection import DAEMONS, Ways
+from esm.model.control import PAUSED, Pause
 from esm.model.function import Function
 from esm.model.mapping import Mapping, State
 from esm.model.view import MappingView
@@ -46,6 +47,8 @@ class Plan:
     mapping: Mapping
     function: Function
     ways: Ways = DAEMONS
+    pause: Pause | None = None
+    """An operator lets the mapping rest: it is not enabled, whatever the configuration says."""
 
 
 Build = Callable[[Plan, Observation], Awaitable[Runner]]
@@ -67,6 +70,7 @@ class Ward:
         self._waiting = Stop()
         self.observation = Observation(plan.mapping, around.telemetry.mapping(plan.mapping), state)
         self.has_ended = anyio.Event()
+        self._show_pause(None)
 
     @property
     def plans(self) -> list[Plan]:
@@ -83,12 +87,19 @@ class Ward:
             return
         before, self._plan = self._plan, plan
         self.observation.follow(plan.mapping)
+        self._show_pause(None if before is None else before.pause)
         is_same_function = before is not None and (before.function, before.ways) == (plan.function, plan.ways)
         is_same_state = plan.mapping.enabled == self._is_enabled
         if self._runner is not None and is_same_function and is_same_state and self._runner.update(plan.mapping):
             return
         self._ask(plan)
         self._end_runner(Instant(float("inf")))
+
+    def _show_pause(self, before: Pause | None) -> None:
+        pause = None if self._plan is None else self._plan.pause
+        self.observation.reason = None if pause is None else PAUSED
+        if pause != before:
+            self.observation.telemetry.paused(pause)
 
     def leave(self, successor: Plan | None) -> None:
         """Drain and end, and show meanwhile where the mapping goes: to what `successor` wants, or away.

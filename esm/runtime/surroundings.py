@@ -37,6 +37,7 @@ class Stop:
 
     def __init__(self) -> None:
         self._scopes: set[anyio.CancelScope] = set()
+        self._parts: set[Stop] = set()
         self.is_set = False
         self.deadline = Instant(math.inf)
         """When the grace period ends: nothing new may start shortly before."""
@@ -47,6 +48,19 @@ class Stop:
         self.is_set = True
         for scope in list(self._scopes):
             scope.cancel()
+        for part in list(self._parts):
+            part.set(deadline)
+
+    @contextmanager
+    def part(self, part: "Stop") -> "Iterator[Stop]":
+        """`part`, the stop of a part of the work, comes with this one while the body runs, and may come alone."""
+        self._parts.add(part)
+        try:
+            if self.is_set:
+                part.set(self.deadline)
+            yield part
+        finally:
+            self._parts.discard(part)
 
     @contextmanager
     def interruptible(self) -> Iterator[anyio.CancelScope]:

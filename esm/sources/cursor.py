@@ -7,7 +7,7 @@ import anyio
 
 from esm.aws.failures import IteratorExpired
 from esm.errors import EsmError, PositionLost, Unavailable
-from esm.model.position import AfterSequence, Position
+from esm.model.position import AfterSequence, AtSequence, Position
 from esm.model.record import Read, StreamRecord
 
 FIRST_READS_MAX = 10
@@ -48,7 +48,7 @@ class Cursor:
         except IteratorExpired:
             found = await self._reopened(limit)
         except PositionLost:
-            if isinstance(self._position, AfterSequence):
+            if isinstance(self._position, AfterSequence | AtSequence):
                 raise
             found = await self._reopened(
                 limit

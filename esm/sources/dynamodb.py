@@ -17,7 +17,7 @@ from esm.aws.sessions import Sessions
 from esm.errors import EsmError, OperatorNeeded, PositionLost, ShardGone
 from esm.model.arn import Arn
 from esm.model.clocks import UnixTime
-from esm.model.position import AfterSequence, AtTimestamp, Position, Shard, StreamFacts, TrimHorizon
+from esm.model.position import AfterSequence, AtSequence, AtTimestamp, Position, Shard, StreamFacts, TrimHorizon
 from esm.model.record import Read, StreamRecord
 from esm.sources.cursor import Cursor, Slice, first_record
 
@@ -173,6 +173,8 @@ class DynamoDBStream:
         where: dict[str, object] = {"ShardIteratorType": "TRIM_HORIZON"}
         if isinstance(position, AfterSequence):
             where = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": position.sequence}
+        if isinstance(position, AtSequence):
+            where = {"ShardIteratorType": "AT_SEQUENCE_NUMBER", "SequenceNumber": position.sequence}
         client = await self._sessions.client("dynamodbstreams", self._arn.region)
         try:
             answer = await self._sessions.control(
@@ -182,7 +184,7 @@ class DynamoDBStream:
             await self.facts()  # says so if it is the whole stream that is gone: the code is the same
             raise
         except OperatorNeeded as error:
-            if isinstance(position, AfterSequence) and code_behind(error) == "ValidationException":
+            if isinstance(position, AfterSequence | AtSequence) and code_behind(error) == "ValidationException":
                 raise PositionLost(f"shard {shard_id} does not know the record {position.sequence}") from error
             raise _spoken(error, self._arn) from error.__cause__
         with taking_apart("GetShardIterator", "DynamoDB"):

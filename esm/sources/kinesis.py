@@ -15,7 +15,7 @@ from esm.aws.sessions import Sessions
 from esm.errors import OperatorNeeded, PositionLost, ShardGone
 from esm.model.arn import Arn
 from esm.model.clocks import UnixTime
-from esm.model.position import AfterSequence, AtTimestamp, Position, Shard, StreamFacts, TrimHorizon
+from esm.model.position import AfterSequence, AtSequence, AtTimestamp, Position, Shard, StreamFacts, TrimHorizon
 from esm.model.record import ChildShard, Read, StreamRecord
 from esm.sources.cursor import Cursor, Slice, first_record
 
@@ -162,6 +162,8 @@ class KinesisStream:
                 where: dict[str, object] = {
                     "ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": sequence,
                 }  # fmt: skip
+            case AtSequence(sequence):
+                where = {"ShardIteratorType": "AT_SEQUENCE_NUMBER", "StartingSequenceNumber": sequence}
             case AtTimestamp(at):  # the SDK sends whole seconds, rounded down: up to a second more is read
                 where = {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": at}
             case _:
@@ -172,7 +174,7 @@ class KinesisStream:
             await self.facts()  # says so if it is the whole stream that is gone: the code is the same
             raise
         except OperatorNeeded as error:
-            if isinstance(position, AfterSequence) and code_behind(error) == "InvalidArgumentException":
+            if isinstance(position, AfterSequence | AtSequence) and code_behind(error) == "InvalidArgumentException":
                 raise PositionLost(f"shard {shard_id} does not know the record {position.sequence}") from error
             raise
         with taking_apart("GetShardIterator", "Kinesis"):
