@@ -1,0 +1,71 @@
+"""A worker as the others see it: its heartbeat."""
+
+from dataclasses import dataclass, field
+
+ASYNC = "async"
+"""The name under which the buckets of asynchronous events stand beside the mappings' UUIDs."""
+
+
+def owner_name(worker: str, run: str) -> str:
+    """How leases name an owner: a worker that starts again is another owner than before."""
+    return f"{worker}/{run}"
+
+
+def worker_of(owner: str) -> str:
+    """The worker id in the name of an owner; empty where nobody owns."""
+    return owner.rpartition("/")[0] or owner
+
+
+@dataclass(frozen=True, slots=True)
+class HostLock:
+    """A file that a worker holds locked for as long as its process lives."""
+
+    path: str
+    device: int
+    inode: int
+    boot: str
+    """Identity of the running kernel: the same file on the same machine, or no verdict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a worker says of one mapping that it can run."""
+
+    digest: str
+    """Of the mapping as its configuration has it: equal where two workers would run it alike."""
+    epoch: int
+    """Moves when the worker has changed who owns a shard of it, or which shards there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """One item a worker, rewritten every quarter of the failover time."""
+
+    worker: str
+    """Its id (`ESM_WORKER_ID`)."""
+    run: str
+    """Of this start of the process."""
+    beat: int
+    """Grows with every write: a worker lives for as long as others see it change."""
+    format: int
+    """The newest format that it reads: nobody writes a newer one than every live worker reads."""
+    is_leaving: bool = False
+    """It drains: what it owns is to be taken over as it lets go."""
+    is_released: bool = False
+    """It has ended and owns nothing."""
+    mappings: dict[str, Known] = field(default_factory=dict)
+    """By UUID; and `ASYNC`."""
+    busy: frozenset[str] = frozenset()
+    """UUIDs of queue mappings that could use more receivers than they have."""
+    broken: frozenset[str] = frozenset()
+    """UUIDs of mappings whose target this worker does not reach."""
+    lock: HostLock | None = None
+    ended: tuple[str, ...] = ()
+    """Earlier runs under the same id whose end is proved: their lock was free."""
+    extra: dict[str, object] = field(default_factory=dict)
+    """Attributes of a newer version, kept and written back."""
+
+    @property
+    def owner(self) -> str:
+        """How leases name it."""
+        return owner_name(self.worker, self.run)
