@@ -315,6 +315,7 @@ class Lane:
     async def _invoke(self, delivery: Delivery | FinalCall) -> bool:
         shard = self._shard
         clock = shard.around.clock
+        is_held = True
         if shard.stop.is_set and (delivery.is_failing or clock.now() >= shard.stop.deadline - LAST_START_S):
             return False
         if not await self._has_state():
@@ -327,11 +328,17 @@ class Lane:
             await shard.gate.enter()
         try:
             step = delivery.step(clock.now(), clock.wall())
-            if isinstance(step, Invoke):
+            if isinstance(step, Invoke) and (is_held := shard.is_held):
                 await self._invoke_now(delivery, step)
         finally:
             shard.gate.leave()
-        return True
+        return is_held or await self._wait_stop()
+
+    async def _wait_stop(self) -> bool:
+        """The shard may have another owner by now: nothing is begun any more, and the stop is on its way."""
+        with self._shard.stop.interruptible():
+            await self._shard.around.clock.sleep_until(Instant(float("inf")))
+        return False
 
     async def _has_state(self) -> bool:
         """Have the state of the open window at hand; False: the stop came first."""
@@ -352,7 +359,9 @@ class Lane:
         mapping = shard.mapping()
         members = self._members(mapping)
         began_at = clock.now()
-        outcome = await shard.invoker.invoke(mapping, step.records, ids, step.attempt, shard.id, members=members)
+        outcome = await shard.invoker.invoke(
+            mapping, step.records, ids, step.attempt, shard.id, start_by=shard.start_by, members=members
+        )
         delivery.invoked(outcome, clock.now(), shard.around.jitter())
         if not delivery.is_failing:
             self.failing_since = None
