@@ -44,6 +44,9 @@ GATHER_S = 0.1
 RETRY_S = 0.5
 """Pause after a heartbeat or a look that failed."""
 
+RELEASE_S = 2.0
+"""How long the last heartbeat may take."""
+
 FIRST_BEAT = 1
 
 NEVER = Instant(float("inf"))
@@ -148,9 +151,17 @@ class Fleet:
         self._tell()
 
     async def release(self) -> None:
-        """This worker has ended and owns nothing. Raises: Unavailable."""
+        """This worker has ended and owns nothing; without this the others find it out a little later."""
         self._is_leaving = True
-        await self._put(is_released=True)
+        with anyio.move_on_after(RELEASE_S):
+            while True:
+                try:
+                    await self._put(is_released=True)
+                except Unavailable as error:
+                    self._telemetry.store_failed("release", str(error))
+                    await anyio.sleep(RETRY_S)
+                else:
+                    return
 
     @contextmanager
     def watching(self, signal: Signal) -> Iterator[None]:

@@ -31,6 +31,9 @@ REREAD_LOOK_S = 30.0
 STATE_BYTES_KEPT = 16 * 1024
 """A state up to this stays in memory: it weighs no more than what runs a shard."""
 
+HELD_LOOK_S = 0.25
+"""How often a lane looks whether its shard is this worker's again, or the stop has come."""
+
 LAST_START_S = 1.0
 """This long before the end of the grace period nothing is started any more."""
 
@@ -332,13 +335,17 @@ class Lane:
                 await self._invoke_now(delivery, step)
         finally:
             shard.gate.leave()
-        return is_held or await self._wait_stop()
+        return is_held or await self._wait_held()
 
-    async def _wait_stop(self) -> bool:
-        """The shard may have another owner by now: nothing is begun any more, and the stop is on its way."""
-        with self._shard.stop.interruptible():
-            await self._shard.around.clock.sleep_until(Instant(float("inf")))
-        return False
+    async def _wait_held(self) -> bool:
+        """The shard may have another owner by now: nothing is begun until that is sure not to be; False: the stop."""
+        shard = self._shard
+        while not shard.is_held:
+            with shard.stop.interruptible() as waiting:
+                await shard.around.clock.sleep_until(Instant(shard.around.clock.now() + HELD_LOOK_S))
+            if waiting.cancelled_caught:
+                return False
+        return True
 
     async def _has_state(self) -> bool:
         """Have the state of the open window at hand; False: the stop came first."""
