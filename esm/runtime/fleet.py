@@ -87,7 +87,7 @@ class Fleet:
         self._beat = 0
         self._has_joined = anyio.Event()
         self._joined_at: Instant | None = None
-        self._is_leaving = False
+        self._is_leaving = self._is_released = False
         self._offered: dict[str, int] = {}
         self._epochs: dict[str, int] = {}
         self._digests: Mapping[str, str] = {}
@@ -141,9 +141,10 @@ class Fleet:
             tasks.start_soon(self._look_forever)
             tasks.start_soon(self._watch_trust)
 
-    async def joined(self) -> None:
-        """Return once this worker counts among the others, and knows them."""
-        await self._has_joined.wait()
+    @property
+    def heartbeat_age_s(self) -> float | None:
+        """Since the last heartbeat that was written; None before the first."""
+        return None if self.beaten_at is None else self._clock.now() - self.beaten_at
 
     def leave(self) -> None:
         """This worker drains: others take over what it lets go."""
@@ -152,11 +153,11 @@ class Fleet:
 
     async def release(self) -> None:
         """This worker has ended and owns nothing; without this the others find it out a little later."""
-        self._is_leaving = True
+        self._is_leaving = self._is_released = True
         with anyio.move_on_after(RELEASE_S):
             while True:
                 try:
-                    await self._put(is_released=True)
+                    await self._put()
                 except Unavailable as error:
                     self._telemetry.store_failed("release", str(error))
                     await anyio.sleep(RETRY_S)
@@ -294,11 +295,11 @@ class Fleet:
         for signal in list(self._signals):
             signal.notify()
 
-    def _heartbeat(self, beat: int, *, is_released: bool = False) -> Heartbeat:
+    def _heartbeat(self, beat: int) -> Heartbeat:
         known = {uuid: Known(self._digests.get(uuid, ""), self._epochs.get(uuid, 0)) for uuid in self._offered}
         return Heartbeat(
             worker=self._me.worker, run=self._me.run, beat=beat, format=self._me.format,
-            is_leaving=self._is_leaving, is_released=is_released, mappings=known, busy=frozenset(self._busy),
+            is_leaving=self._is_leaving, is_released=self._is_released, mappings=known, busy=frozenset(self._busy),
             broken=frozenset(self._broken), unlisted=frozenset(self._unlisted), lock=self._me.lock,
             ended=self._me.ended,
         )  # fmt: skip
@@ -316,13 +317,13 @@ class Fleet:
                     await self._to_tell.wait()
                 await anyio.sleep(GATHER_S)
 
-    async def _put(self, *, is_released: bool = False) -> None:
+    async def _put(self) -> None:
         """One heartbeat. Raises: Unavailable, OperatorNeeded."""
         sent_at = self._clock.now()
         self._has_news = False
         key = heartbeats.key(self._me.worker)
         while True:
-            heartbeat = self._heartbeat(self._beat + 1, is_released=is_released)
+            heartbeat = self._heartbeat(self._beat + 1)
             try:
                 self._version = await self._store.put(key, heartbeats.encode(heartbeat), self._version)
             except Conflict:
@@ -389,7 +390,7 @@ class Fleet:
             if is_still and one.lock is not None and self._is_free(one.lock):
                 self._liveness.ended(one.owner)
         has_new_leases = await self._look_at_foreign()
-        seen: object = (tuple([_without_beat(one) for one in self.live]), self._liveness.gone)
+        seen: object = (tuple([_without_beat(one) for one in self.live]), self._liveness.gone, self.changes)
         if self.beaten_at is not None and not self._has_joined.is_set():
             self._has_joined.set()
             self._joined_at = self._clock.now()
