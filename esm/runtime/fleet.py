@@ -9,7 +9,7 @@ section 6.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import anyio
@@ -23,6 +23,8 @@ from esm.rules import heartbeats, stored
 from esm.rules.assignment import weight
 from esm.rules.board import Board
 from esm.rules.liveness import Liveness
+from esm.runtime.membership import Alone
+from esm.runtime.shares import Share, ShareKeeper
 from esm.runtime.surroundings import Signal
 from esm.telemetry import Telemetry
 
@@ -80,6 +82,7 @@ class Fleet:
         self._store = store
         self._telemetry = telemetry
         self._is_free = is_free
+        self._keeper = ShareKeeper(self, clock, store, telemetry)
         self._liveness = Liveness(identity.failover_s, clock.now())
         self._board = Board()
         self._signals: dict[Signal, int] = {}
@@ -140,6 +143,7 @@ class Fleet:
             tasks.start_soon(self._beat_forever)
             tasks.start_soon(self._look_forever)
             tasks.start_soon(self._watch_trust)
+            tasks.start_soon(self._keeper.run)
 
     @property
     def heartbeat_age_s(self) -> float | None:
@@ -256,6 +260,18 @@ class Fleet:
         """See `Membership`."""
         return [one.worker for one in self._peers(uuid)]
 
+    def sharers(self, subject: str) -> Collection[str]:
+        """Owner names of the workers that have a part of a bound."""
+        return [one.owner for one in self._peers(subject)]
+
+    def sharing(
+        self, subject: str, limit: Callable[[], int], in_use: Callable[[], int]
+    ) -> AbstractContextManager[Share]:
+        """See `Membership`."""
+        if self._me.is_sole:
+            return Alone(self.owner).sharing(subject, limit, in_use)
+        return self._keeper.holding(subject, limit, in_use)
+
     def is_busy(self, uuid: str) -> bool:
         """See `Membership`."""
         return any(uuid in one.busy for one in self._peers(uuid))
@@ -292,7 +308,7 @@ class Fleet:
         self._to_tell.notify()
 
     def _notify(self) -> None:
-        for signal in list(self._signals):
+        for signal in [self._keeper.changed, *self._signals]:
             signal.notify()
 
     def _heartbeat(self, beat: int) -> Heartbeat:
@@ -405,6 +421,7 @@ class Fleet:
     async def _look_at_foreign(self) -> bool:
         """Know the leases of mappings that only others run: they count in what is a fair part."""
         wanted = {uuid for one in self.live for uuid in one.mappings} - self._offered.keys() - {ASYNC}
+        wanted = {uuid for uuid in wanted if ":" not in uuid}  # the others are subjects of shares
         for uuid in self._foreign.keys() - wanted:
             del self._foreign[uuid]
             if uuid not in self._offered:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from esm.model.clocks import Instant
 
 if TYPE_CHECKING:
+    from esm.runtime.shares import Share
     from esm.runtime.surroundings import Signal
 
 
@@ -89,6 +90,12 @@ class Membership(Protocol):
 
     def peers(self, uuid: str) -> Collection[str]:
         """Ids of the live workers that can run a mapping, this one included if it can."""
+        ...
+
+    def sharing(
+        self, subject: str, limit: Callable[[], int], in_use: Callable[[], int]
+    ) -> AbstractContextManager[Share]:
+        """This worker's part of a bound over all that offer `subject`, while the body runs."""
         ...
 
     def is_busy(self, uuid: str) -> bool:
@@ -178,6 +185,11 @@ class Alone:
         """This one."""
         return (self.owner,)
 
+    @contextmanager
+    def sharing(self, subject: str, limit: Callable[[], int], in_use: Callable[[], int]) -> Iterator[Share]:  # noqa: ARG002
+        """All of it."""
+        yield _Whole(limit)
+
     def is_busy(self, uuid: str) -> bool:  # noqa: ARG002 - see `Membership`
         """Nobody else could help."""
         return False
@@ -191,3 +203,15 @@ class Alone:
 
     def broken(self, uuid: str, *, is_broken: bool) -> None:
         """There is nobody to tell."""
+
+
+class _Whole:
+    """The share of a worker that has nobody to share with."""
+
+    def __init__(self, limit: Callable[[], int]) -> None:
+        self._limit = limit
+
+    @property
+    def usable(self) -> int:
+        """All."""
+        return self._limit()
