@@ -151,6 +151,8 @@ class QueueRunner:
             background.start_soon(self._watch_load)
             async with anyio.create_task_group() as self._tasks:
                 self._start_receivers()
+                with self.stop.interruptible():
+                    await anyio.sleep_forever()
             with anyio.move_on_after(max(0.0, self.stop.deadline - LAST_START_S - self._around.clock.now())):
                 await self._deleter.wait_discarded()
             background.cancel_scope.cancel()
