@@ -34,6 +34,7 @@ MAY_SEE = {
     "api": {"model", "rules", "ports", "errors", "telemetry", "catalogue"},
     "settings": {"errors"},
     "config": {"model", "rules", "errors", "settings"},
+    "crew": {"model", "rules", "errors", "settings", "stores", "api"},
     "demo": {"errors"},
     "filtering": {"model", "rules", "errors"},
 }
