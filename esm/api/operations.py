@@ -9,6 +9,7 @@ daemon's settings: several scalers may ask, and a change restarts nothing.
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import msgspec
 from aiohttp import web
@@ -83,9 +84,7 @@ async def serving(app: web.Application, host: str, port: int) -> AsyncIterator[i
 
     Raises: OperatorNeeded when the address cannot be had.
     """
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    try:
+    async with _running(app) as runner:
         site = web.TCPSite(runner, host, port)
         try:
             await site.start()
@@ -94,5 +93,26 @@ async def serving(app: web.Application, host: str, port: int) -> AsyncIterator[i
                 f"ESM_METRICS_ADDRESS: cannot listen on {host}:{port} ({error.strerror}). Choose another address."
             ) from error
         yield runner.addresses[0][1]
+
+
+@asynccontextmanager
+async def serving_socket(app: web.Application, path: Path) -> AsyncIterator[None]:
+    """Serve at a socket of the file system while the body runs. Raises: OperatorNeeded when it cannot be made."""
+    async with _running(app) as runner:
+        try:
+            await web.UnixSite(runner, path).start()
+        except OSError as error:
+            raise OperatorNeeded(
+                f"cannot listen at {path} ({error.strerror}): set TMPDIR to another folder."
+            ) from error
+        yield
+
+
+@asynccontextmanager
+async def _running(app: web.Application) -> AsyncIterator[web.AppRunner]:
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        yield runner
     finally:
         await runner.cleanup()

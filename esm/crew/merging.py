@@ -84,6 +84,11 @@ class _Family:
         return metric
 
 
+def counted(families: Iterable[Metric]) -> list[Metric]:
+    """Those that hold for the past, and so still when a worker does not answer."""
+    return [family for family in families if family.type in _ADDED]
+
+
 class Merger:
     """Merges scrapes, and keeps what workers that are gone had counted. Bounded by what the live ones show."""
 
@@ -92,7 +97,7 @@ class Merger:
 
     def retire(self, families: Iterable[Metric]) -> None:
         """A worker has ended, of which this was the last scrape: keep what it had counted."""
-        _add(self._kept, (family for family in families if family.type in _ADDED))
+        _add(self._kept, counted(families))
 
     def merged(self, scrapes: Sequence[Sequence[Metric]], *, is_complete: bool) -> "Merged":
         """All workers as one. `is_complete`: every worker is among them, so that what none of them knows is gone."""
