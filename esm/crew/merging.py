@@ -54,9 +54,10 @@ Series = tuple[str, tuple[tuple[str, str], ...]]
 """A sample's name and its labels without those of tags, which change while the series stays the same."""
 
 
-def parsed(text: str) -> list[Metric]:
-    """The metrics of one scrape, without the moments at which counters began."""
-    return [family for family in text_string_to_metric_families(text) if not family.name.endswith(_CREATED)]
+def parsed(text: str) -> Iterator[Metric]:
+    """The metrics of one scrape one after the other, without the moments at which counters began."""
+    lines = [line for line in text.split("\n") if _CREATED not in line.split("{", 1)[0]]
+    yield from text_string_to_metric_families("\n".join(lines))
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ The worker is watched through a pidfd. It stands in a session of its own: Ctrl-C
 alone, which passes on what it means.
 """
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ LINE_BYTES_MAX = 2 * 1024 * 1024
 """A longer line is cut there and goes on as the next one: the longest that a function may log, escaped for JSON."""
 _TURN_BYTES = 65_536
 _PIPE_BYTES_MAX = 1024 * 1024
-"""As much as a pipe can hold."""
+"""As much as a pipe can hold: a worker waits where its log is full."""
 
 
 class WorkerProcess:
@@ -37,6 +38,8 @@ class WorkerProcess:
         finally:
             os.close(writer)
         os.set_blocking(reader, False)
+        with suppress(OSError):  # the user's pipes hold too much already: it stays as it is
+            fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, _PIPE_BYTES_MAX)
         self._pipe = reader
         self._partial = bytearray()
         self.pid = self._child.pid

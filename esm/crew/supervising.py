@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
+from prometheus_client.core import Metric
 
 from esm.api.operations import serving
 from esm.crew.answering import Ask, application, asking
@@ -65,6 +67,8 @@ class Run:
     was_ready: bool = False
     scraped: str = ""
     """Its metrics when they were fetched last."""
+    families: list[Metric] = field(default_factory=list)
+    """The same, taken apart when they were asked for last: that takes a while, and is not done for nobody."""
 
 
 @dataclass(eq=False)
@@ -173,11 +177,11 @@ class Crew:
             async with anyio.create_task_group() as tasks:
                 for run in self._runs():
                     tasks.start_soon(_scrape, run, answered)
-            scrapes = []
             for run in self._runs():
-                families = parsed(run.scraped)
-                scrapes.append(families if run in answered else counted(families))
-            is_complete = len(answered) == len(self._posts)
+                run.families = await _taken_apart(run.scraped)
+            runs = self._runs()
+            scrapes = [run.families if run in answered else counted(run.families) for run in runs]
+            is_complete = len(runs) == len(self._posts) and all(run in answered for run in runs)
             merged = self._merger.merged(scrapes, is_complete=is_complete)
         return Merged([*merged.families, *self._telemetry.collected()])
 
@@ -282,6 +286,15 @@ class Crew:
             if post.run is not None:
                 self._telemetry.worker_killed(post.worker)
                 post.run.process.send(signal.SIGKILL)
+
+
+async def _taken_apart(text: str) -> list[Metric]:
+    """The metrics of a scrape; the log and other questions are not held up meanwhile."""
+    families = []
+    for family in parsed(text):
+        families.append(family)
+        await anyio.lowlevel.checkpoint()
+    return families
 
 
 async def _scrape(run: Run, answered: list[Run]) -> None:
