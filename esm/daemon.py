@@ -4,14 +4,13 @@ import os
 import random
 import signal
 import uuid
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import Collection, Sequence
 from collections.abc import Mapping as Table
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from esm import config
@@ -180,11 +179,11 @@ class Daemon:
 
     def __init__(
         self, settings: Settings, environ: Table[str, str], configuration: Configuration,
-        member: Membership | None = None,
+        place: Membership | None = None,
     ) -> None:  # fmt: skip
-        """`member`: one worker of several, under a supervisor."""
+        """`place`: that of one worker of several, under a supervisor."""
+        self._place = place
         self._settings = settings
-        self._member = member
         self._environ = environ
         self._configuration = configuration
         self._is_ready = False
@@ -202,9 +201,7 @@ class Daemon:
         """Run until a signal. Raises: OperatorNeeded, RequestRefused, StoreTooNew when it cannot start."""
         settings, telemetry = self._settings, self._telemetry
         async with AsyncExitStack() as stack:
-            store = await open_store(
-                settings.state, exclusive=True, lock=None if self._member is None else self._member.lock
-            )
+            store = await open_store(settings.state, exclusive=True, lock=self._place.lock if self._place else None)
             stack.push_async_callback(store.aclose)
             around = Surroundings(
                 clock=SystemClock(), telemetry=telemetry, store=store,
@@ -223,25 +220,15 @@ class Daemon:
             telemetry.live.async_backlogs = adapters.events.backlogs
             telemetry.live.buffered_bytes = lambda: around.budget.used_bytes
             app = operations.application(telemetry.exposed, supervisor.views, lambda: self.is_ready(supervisor.views()))
-            address = await stack.enter_async_context(self._answering(app))
-            telemetry.started(worker=settings.worker_id, state=settings.state, metrics=address,
+            host, port = settings.metrics_host_port
+            bound = settings.metrics_address.rpartition(":")[0]
+            port = await stack.enter_async_context(operations.serving(app, host, port, self._socket))
+            telemetry.started(worker=settings.worker_id, state=settings.state, metrics=f"{bound}:{port}",
                               mappings=len(self._configuration.mappings), pid=os.getpid())  # fmt: skip
             self._adapters = adapters
             catalogue = Catalogue(store)
             await self._know_controls(catalogue)
             await self._serve(supervisor, Reporter(around, supervisor), adapters, catalogue)
-
-    @asynccontextmanager
-    async def _answering(self, app: web.Application) -> AsyncIterator[str]:
-        """Answer operators' tools while the body runs, or the supervisor, which answers them; yields where."""
-        if self._member is not None:
-            async with operations.serving_socket(app, self._member.socket):
-                yield str(self._member.socket)
-            return
-        host, port = self._settings.metrics_host_port
-        bound = self._settings.metrics_address.rpartition(":")[0]
-        async with operations.serving(app, host, port) as port:
-            yield f"{bound}:{port}"
 
     def is_ready(self, views: Sequence[MappingView]) -> bool:
         """Whether the daemon runs, and every mapping that is switched on has begun once: it was Enabled, or showed a
@@ -251,6 +238,17 @@ class Daemon:
         wanted = {mapping.uuid for mapping in self._configuration.mappings if mapping.enabled}
         self._have_all_begun = self._have_all_begun or wanted <= self._begun
         return self._is_ready and self._have_all_begun
+
+    @property
+    def _socket(self) -> Path | None:
+        """Where a worker under a supervisor answers it; the supervisor answers operators' tools for all."""
+        return None if self._place is None else self._place.socket
+
+    def _is_echo(self, number: int) -> bool:
+        """Whether a worker under a supervisor is told once more to drain: some stop a service by a SIGTERM to each of
+        its processes. The supervisor's order to end at once is SIGINT.
+        """
+        return self._place is not None and not self._is_ready and number == signal.SIGTERM
 
     async def _serve(
         self, supervisor: Supervisor, reporter: Reporter, adapters: Adapters, catalogue: Catalogue
@@ -268,12 +266,13 @@ class Daemon:
                 tasks.start_soon(_let_go, supervisor, adapters)
                 self._is_ready = True
                 async for number in signals:
-                    if self._is_ready:
-                        self._is_ready = False
-                        name = signal.Signals(number).name
-                        tasks.start_soon(self._drain, supervisor, reporter, events, tasks, name)
-                    elif self._member is None or number == signal.SIGINT:
-                        break  # a supervisor's SIGTERM may come beside one that went to every process of a service
+                    if self._is_echo(number):
+                        continue
+                    if not self._is_ready:
+                        break
+                    self._is_ready = False
+                    name = signal.Signals(number).name
+                    tasks.start_soon(self._drain, supervisor, reporter, events, tasks, name)
                 tasks.cancel_scope.cancel()
 
     async def _drain(

@@ -79,40 +79,22 @@ def _target(query: Mapping[str, str]) -> replicas.Target:
 
 
 @asynccontextmanager
-async def serving(app: web.Application, host: str, port: int) -> AsyncIterator[int]:
+async def serving(app: web.Application, host: str, port: int, socket: Path | None = None) -> AsyncIterator[int]:
     """Serve while the body runs; yields the port (a free one where `port` is 0).
 
-    Raises: OperatorNeeded when the address cannot be had.
+    `socket`: serve there alone, for a supervisor that serves at the address.
+    Raises: OperatorNeeded when the address or the socket cannot be had.
     """
-    async with _running(app) as runner:
-        site = web.TCPSite(runner, host, port)
-        try:
-            await site.start()
-        except OSError as error:
-            raise OperatorNeeded(
-                f"ESM_METRICS_ADDRESS: cannot listen on {host}:{port} ({error.strerror}). Choose another address."
-            ) from error
-        yield runner.addresses[0][1]
-
-
-@asynccontextmanager
-async def serving_socket(app: web.Application, path: Path) -> AsyncIterator[None]:
-    """Serve at a socket of the file system while the body runs. Raises: OperatorNeeded when it cannot be made."""
-    async with _running(app) as runner:
-        try:
-            await web.UnixSite(runner, path).start()
-        except OSError as error:
-            raise OperatorNeeded(
-                f"cannot listen at {path} ({error.strerror}): set TMPDIR to another folder."
-            ) from error
-        yield
-
-
-@asynccontextmanager
-async def _running(app: web.Application) -> AsyncIterator[web.AppRunner]:
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        yield runner
+        try:
+            await (web.TCPSite(runner, host, port) if socket is None else web.UnixSite(runner, socket)).start()
+        except OSError as error:
+            where = f"{host}:{port}" if socket is None else str(socket)
+            raise OperatorNeeded(
+                f"ESM_METRICS_ADDRESS: cannot listen on {where} ({error.strerror}). Choose another address."
+            ) from error
+        yield runner.addresses[0][1] if socket is None else port
     finally:
         await runner.cleanup()
