@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from esm import config
 from esm.aws import clients
 from esm.config.members import BEHIND_URL, HOSTED, IN_LAMBDA
+from esm.crew.telling import CrewTelemetry
 from esm.destinations import s3 as to_s3
 from esm.destinations import sns as to_sns
 from esm.destinations import sqs as to_sqs
@@ -106,7 +107,8 @@ def exported() -> set[str]:
     """The name of every metric of the program, as a scrape shows it."""
     registry = CollectorRegistry()
     Telemetry(registry)
-    families = {(family.name, family.type) for family in registry.collect()}
+    of_the_supervisor = CrewTelemetry([], dict).collected()
+    families = {(family.name, family.type) for family in [*registry.collect(), *of_the_supervisor]}
     named = set(re.findall(r'"(esm_[a-z_]+)"', (ROOT / "esm" / "telemetry.py").read_text()))
     counters = {name for name, kind in families if kind == "counter"}
     return {f"{name}_total" if name in counters else name for name in named | {name for name, _ in families}}
