@@ -31,7 +31,7 @@ HPA = "replicas with an autoscaler of Kubernetes' own"
 
 
 def with_autoscaler(folder: Path) -> list[Manifest]:
-    """The overlay `replicas` with the components `monitoring` and `hpa`, as an operator's own folder puts them together."""
+    """The overlay `replicas` with `monitoring` and `hpa`, as an operator's own folder puts them together."""
     near = os.path.relpath(FOLDER, folder)
     text = {"resources": [f"{near}/replicas"], "components": [f"{near}/monitoring", f"{near}/hpa"], "namespace": "esm"}
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(text))
