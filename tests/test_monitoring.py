@@ -165,6 +165,16 @@ def test_the_adapter_offers_what_is_recorded_for_it():
     assert rule["seriesQuery"].split("{")[0] in {recorded["record"] for recorded in SCALING}
 
 
+@pytest.mark.parametrize(("name", "expression"), list(asked()))
+def test_what_every_replica_says_of_the_same_thing_is_not_added_up(name, expression):
+    said_by_each = (
+        "mapping_problem|target_circuit_open|queue_backlog|lag_seconds|seconds_until_expiry|blocked_seconds|workers"
+        "|checkpoint_age_seconds|shards_without_owner|heartbeat_age_seconds"
+    )
+
+    assert not re.search(rf"\bsum[^(]*(\([a-z_, ]+\) )?\(esm_({said_by_each})\b", expression), name
+
+
 def test_the_panels_of_the_dashboard_do_not_lie_on_each_other_and_use_its_variables():
     places = [
         (x, y)
