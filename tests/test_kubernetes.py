@@ -3,13 +3,17 @@
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import pytest
 import yaml
 
 from esm import __version__
+from esm.api.operations import TARGETS
 from esm.rules.assignment import Candidate, assignment
+from esm.rules.replicas import Lag
 from tests.manifests import (
     Manifest,
     check_safe,
@@ -116,6 +120,8 @@ def test_keda_asks_a_ready_pod_for_a_number_that_there_is():
     assert scaled["spec"]["scaleTargetRef"] == target(rendered)
     assert trigger["type"] == "metrics-api"
     assert trigger["metadata"]["url"].startswith(address)
+    assert parse_qs(trigger["metadata"]["url"].partition("?")[2], strict_parsing=True).keys() == TARGETS.keys()
+    assert trigger["metadata"]["valueLocation"] in {field.name for field in fields(Lag)}
     assert "publishNotReadyAddresses" not in service["spec"]
     assert [port["port"] for port in service["spec"]["ports"]] == [9464]
     assert [one["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for one in policy] == [
