@@ -198,7 +198,7 @@ class Daemon:
         self._controls: dict[str, Control] = {}
         self._fleet: Fleet | None = None
         self._refused: BaseException | None = None
-        self._is_sole = True
+        self._is_sole = place is None
         self._adapters: Adapters | None = None
         self._telemetry = Telemetry(
             CollectorRegistry(), per_shard=settings.metrics_per_shard, tag_labels=settings.tag_labels

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 from prometheus_client import CollectorRegistry
 
 from esm import config
@@ -120,6 +121,12 @@ def test_every_metric_of_the_program_stands_in_the_readme_and_no_other() -> None
     assert set(re.findall(r"\besm_[a-z]+_[a-z_]+", README)) <= exported()
 
 
+def test_every_alert_has_its_line_in_the_readme() -> None:
+    rules = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text())["groups"][0]["rules"]
+    lines = re.findall(r"^\| `(Esm\w+)` \| .{20,}", between("### Alerts", "### Running it"), re.MULTILINE)
+    assert lines == [rule["alert"] for rule in rules]
+
+
 def test_every_make_target_that_is_named_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"^make ([a-z]+)|`make ([a-z]+)`", README, re.MULTILINE)):
@@ -154,7 +161,8 @@ def test_every_command_that_is_named_in_passing_exists() -> None:
 def test_what_else_is_typed_is_a_make_target_or_needs_what_it_says_or_works_as_written(tmp_path: Path) -> None:
     rest = README.replace(between("## Five-minute tour", "## Configuration"), "")
     lines = [line for block in blocks(rest, "sh") for line in block.splitlines()]
-    typed = [line for line in lines if not line.startswith("make ") and "# needs Docker" not in line]
+    missing = re.compile("# needs (Docker|a cluster)")
+    typed = [line for line in lines if not line.startswith("make ") and not missing.search(line)]
     environ = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
     done = subprocess.run(
         ["bash", "-ec", "\n".join(typed)], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False

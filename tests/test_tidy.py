@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from esm.settings import Settings
+from tests.manifests import COMING
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted((ROOT / "esm").rglob("*.py"))
@@ -27,7 +28,8 @@ MAY_SEE = {
     "rules": {"model", "errors"},
     "ports": {"model", "errors"},
     "aws": {"model", "errors"},
-    "telemetry": {"model", "errors"},
+    "exposition": {"model"},
+    "telemetry": {"model", "errors", "exposition"},
     **{room: {"model", "rules", "ports", "errors", "telemetry", "aws"} for room in ADAPTERS},
     "catalogue": {"model", "rules", "ports", "errors", "telemetry"},
     "runtime": {"model", "rules", "ports", "errors", "telemetry"},
@@ -255,7 +257,7 @@ def test_no_file_names_a_machine_or_a_registry():
 
 
 def test_every_setting_that_a_file_names_is_known():
-    known = {f"ESM_{name.upper()}" for name in Settings.model_fields}
+    known = {f"ESM_{name.upper()}" for name in Settings.model_fields} | COMING
     folders = {"config", "deploy", "Dockerfile", "README.md", "Makefile", ".ci"}
     named = {
         name
