@@ -114,6 +114,11 @@ class Fleet:
         return owner_name(self._me.worker, self._me.run)
 
     @property
+    def is_sole(self) -> bool:
+        """See `Membership`."""
+        return self._me.is_sole
+
+    @property
     def trusted_until(self) -> Instant:
         """See `Membership`."""
         if self._me.is_sole:
