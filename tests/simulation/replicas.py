@@ -372,6 +372,7 @@ class FleetPlay:
         worker.line.is_cut = False
         worker.stop()
         await worker.has_ended.wait()
+        assert worker.around.budget.used_bytes == 0
         self.workers.remove(worker)
 
     def kill(self, worker: Worker) -> None:
@@ -527,7 +528,7 @@ class FleetPlay:
             worker.scope.cancel()
             worker.process.thaw()
             await worker.has_ended.wait()
-            assert worker.around.budget.used_bytes == 0
+            assert worker.around.budget.used_bytes == 0, (worker.around.budget.used_bytes, worker.around.budget._waiting)
 
 
 def place(position: object) -> float:
