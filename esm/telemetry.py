@@ -111,10 +111,10 @@ class Telemetry:
         self.batch_size = Histogram(
             "esm_batch_size", "Records an invocation", LABELS, registry=registry, buckets=_SIZE_BUCKETS
         )
+        age = "Age of the last record of a batch when sent"
         self.iterator_age = Histogram(
-            "esm_iterator_age_seconds", "Age of the last record of a batch when sent", LABELS, registry=registry,
-            buckets=_DURATION_BUCKETS,
-        )  # fmt: skip
+            "esm_iterator_age_seconds", age, LABELS, registry=registry, buckets=_DURATION_BUCKETS
+        )
         self._aws = Counter(
             "esm_aws_requests", "Calls of AWS APIs", ("service", "operation", "outcome"), registry=registry
         )
