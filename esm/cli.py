@@ -17,7 +17,7 @@ from rich.console import Console
 from esm import __version__, daemon, filtering, inspection, migration, operating, status
 from esm.config import Configuration
 from esm.config.schema import schema
-from esm.crew.membership import Membership
+from esm.crew.place import Place
 from esm.crew.supervising import WORKERS_MAX, Crew, worker_command
 from esm.errors import ConfigurationRefused, EsmError
 from esm.model.arn import SourceKind
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=_workers, metavar="N",
         help="start N worker processes on one state, and start again those that end; default: one process, which works",
     )  # fmt: skip
-    run.add_argument("--member", type=Membership.parse, help=argparse.SUPPRESS)
+    run.add_argument("--member", type=Place.parse, help=argparse.SUPPRESS)
     check = _command(commands, "validate", _validate, "check a configuration and what it names")
     check.add_argument("--offline", action="store_true", help="look at the file alone")
     show = _command(commands, "status", _status, "show what each mapping does")
@@ -115,7 +115,7 @@ def _kcl_command(commands: Any, name: str, run: Migration, text: str) -> None:  
 
 
 def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    member: Membership | None = arguments.member
+    member: Place | None = arguments.member
     if member is not None:
         member.take()
     settings, configuration = _load(arguments, environ)

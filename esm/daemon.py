@@ -19,7 +19,7 @@ from esm.api import operations
 from esm.aws.sessions import Sessions
 from esm.catalogue import Catalogue
 from esm.config import Configuration
-from esm.crew.membership import Membership
+from esm.crew.place import Place
 from esm.destinations import make_destination
 from esm.errors import ConfigurationRefused, OperatorNeeded, StoreTooNew, Unavailable
 from esm.host import Host
@@ -35,7 +35,9 @@ from esm.rules.stored import FORMAT
 from esm.rules.ways import asynchronous_way, ways
 from esm.runtime.async_events import Accepting, AsyncEvents
 from esm.runtime.async_function import AsyncFunction
+from esm.runtime.bounded import Bounded
 from esm.runtime.fleet import Fleet, Identity
+from esm.runtime.membership import Membership
 from esm.runtime.observation import Observation
 from esm.runtime.orders import OrderBook
 from esm.runtime.queue import QueueRunner
@@ -77,6 +79,8 @@ class Adapters:
         """Those of the configuration by unqualified ARN, and the way to their asynchronous destinations."""
         self.orders = OrderBook()
         """What operators want of the positions of each mapping."""
+        self.members: Membership | None = None
+        """This worker among the others; None where nothing is to run."""
         self.events: AsyncEvents | None = None
         """The asynchronous queue; None where nothing is to run."""
 
@@ -84,11 +88,18 @@ class Adapters:
         """The one target of a function: its environments and connections are shared by its mappings."""
         if (function, way) not in self._targets:
             if isinstance(function, HostedFunction):
-                made: Target = self.host.target(function)
+                made: Target = self._bounded(function, self.host.target(function))
             else:
                 made = make_target(function, self.sessions.through(way), self.telemetry)
             self._targets[function, way] = Counted(made)
         return self._targets[function, way]
+
+    def _bounded(self, function: HostedFunction, target: Target) -> Target:
+        """The reserved concurrency holds over all workers; without others the host itself keeps it."""
+        reserved = function.reserved_concurrency
+        if not reserved or self.members is None or self.members.is_sole:
+            return target
+        return Bounded(self.members, f"function:{function.arn.unqualified}", reserved, target)
 
     async def build(self, around: Surroundings, plan: Plan, observation: Observation) -> Runner:
         """What runs a mapping. Raises: OperatorNeeded, Unavailable (the function's role is asked for)."""
@@ -183,7 +194,7 @@ class Daemon:
 
     def __init__(
         self, settings: Settings, environ: Table[str, str], configuration: Configuration,
-        place: Membership | None = None,
+        place: Place | None = None,
     ) -> None:  # fmt: skip
         """`place`: that of one worker of several, under a supervisor."""
         self._place = place
@@ -220,6 +231,7 @@ class Daemon:
             adapters = make_adapters(settings, self._configuration, telemetry)
             stack.push_async_callback(adapters.aclose)
             adapters.host.end_leftovers()
+            adapters.members = fleet
             adapters.events = AsyncEvents(around, adapters.async_function)
             supervisor = Supervisor(
                 around, lambda plan, observation: adapters.build(around, plan, observation)

@@ -101,9 +101,8 @@ class Telemetry:
         self.poll_errors = _counter(registry, "esm_poll_errors", "Reads of the source that failed")
         self.position_lost = _counter(registry, "esm_position_lost", "Positions trimmed before they were read")
         self.restarts = _counter(registry, "esm_mapping_restarts", "Restarts after an error of the program itself")
-        self.recursive = _counter(
-            registry, "esm_recursive_invocations_dropped", "Messages not invoked: their loop was stopped"
-        )
+        stopped = "Messages not invoked: their loop was stopped"
+        self.recursive = _counter(registry, "esm_recursive_invocations_dropped", stopped)
         self.duration = Histogram(
             "esm_invocation_duration_seconds", "Duration of invocations", LABELS, registry=registry,
             buckets=_DURATION_BUCKETS,
