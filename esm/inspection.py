@@ -7,13 +7,15 @@ import anyio
 
 from esm.daemon import Adapters
 from esm.errors import EsmError, OperatorNeeded
+from esm.host.handlers import check_handler
 from esm.model.arn import Arn
-from esm.model.function import AsyncRules, LambdaFunction
+from esm.model.function import AsyncRules, HostedFunction, LambdaFunction, UrlFunction
 from esm.model.mapping import InvocationType, Mapping
 from esm.ports import Destination
 from esm.rules.validation import check_timeout
 from esm.runtime.supervisor import Plan
 from esm.sources import open_queue, open_stream
+from esm.targets.connecting import check_connection
 
 CHECKS_MAX = 20
 """Checks at a time: a server that does not answer takes seconds of each."""
@@ -42,6 +44,13 @@ async def problems_of_the_world(plans: Sequence[Plan], adapters: Adapters) -> li
 
 async def _function(plan: Plan, adapters: Adapters) -> None:
     await adapters.target(plan.function, plan.ways.target).facts()
+    match plan.function:
+        case HostedFunction():
+            check_handler(plan.function)
+        case UrlFunction():
+            await check_connection(plan.function)
+        case LambdaFunction():
+            pass
 
 
 async def _source(plan: Plan, adapters: Adapters) -> None:
