@@ -25,7 +25,7 @@ from esm.rules import async_documents, asynchronous, responses
 from esm.rules.asynchronous import Later, Lost, Settled
 from esm.rules.backoff import pause_s
 from esm.rules.scaling import Pressure
-from esm.runtime.async_bucket import BUCKETS, AsyncBuckets, Held, PartsMissing, bucket_of
+from esm.runtime.async_bucket import BUCKETS, LOOK_VALUES_MAX, AsyncBuckets, Held, PartsMissing, bucket_of
 from esm.runtime.knowing import pause_after
 from esm.runtime.surroundings import Signal, Stop, Surroundings
 from esm.telemetry import AsyncTelemetry
@@ -41,7 +41,7 @@ LOOK_EVERY_S = 300.0
 LOOK_AFTER_EVERY_S = 3600.0
 """How often what a crash may have left is looked for."""
 
-TAKE_MAX = 4
+TAKE_MAX = LOOK_VALUES_MAX - 1
 """Events taken from a bucket in one go."""
 
 
@@ -143,7 +143,7 @@ class AsyncFunctionRunner:
         reserved = held = 0
         try:
             with self._stop.interruptible():
-                reserved = await budget.reserve((len(busy) + most + 1) * VALUE_BYTES_MAX)
+                reserved = await budget.reserve(LOOK_VALUES_MAX * VALUE_BYTES_MAX)
             if not reserved or self._stop.is_set:
                 return
             self._next_at[bucket] = UnixTime(float("inf"))
