@@ -113,7 +113,7 @@ class Adapters:
             return target
         events, arn = self.events, str(plan.function.arn.unqualified)
         observation.async_backlog = lambda: events.backlogs().get(arn, 0)
-        return Accepting(events, target, around)
+        return Accepting(events, plan.function.role, around)
 
     def async_function(self, arn: Arn) -> AsyncFunction:
         """What the asynchronous events of a function need now."""

@@ -406,7 +406,7 @@ def test_a_mapping_hands_its_batches_over_and_says_what_was_not_stored() -> None
 
     async def main() -> None:
         events = play.fresh()
-        target = Accepting(events, play.target, play.world.around())
+        target = Accepting(events, "role", play.world.around())
         assert await target.facts() == FunctionFacts(None, "role")
         assert target.concurrency is None
         await target.wait_free()
