@@ -6,6 +6,7 @@ failure is never an error here; it is an `Outcome`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 
 class EsmError(Exception):
@@ -81,6 +82,8 @@ class Problem:
 class ConfigurationRefused(EsmError):
     """The operator must mend the file or the environment: every problem in one go."""
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(self, problems: Sequence[Problem], files: Sequence[Path] = ()) -> None:
+        """`files`: every file that was read; a change of any of them may mend it."""
         super().__init__("; ".join(str(problem) for problem in problems))
         self.problems = tuple(problems)
+        self.files = tuple(files)

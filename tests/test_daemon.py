@@ -1,6 +1,7 @@
 """The daemon follows its file: whatever stands in it last is what runs."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,6 +66,55 @@ def test_a_file_that_is_written_while_it_is_read_is_read_again(tmp_path: Path) -
     file.write_text(CONFIGURATION.format(size=2))
     anyio.run(daemon.follow_until, 3)
     assert daemon.sizes[:2] == [2, 3]
+
+
+class Refusing(Daemon):
+    """A daemon that remembers what it refused and took."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, {}, load_configuration(settings, {}))
+        self._is_ready = True
+        self.refusals: list[list[str]] = []
+        self._telemetry.configuration_refused = self.refusals.append  # type: ignore[method-assign]
+
+    async def follow(self, play: Callable[[Callable[[Callable[[], bool]], Awaitable[None]]], Awaitable[None]]) -> None:
+        async def until(condition: Callable[[], bool]) -> None:
+            with anyio.fail_after(20):
+                while not condition():  # noqa: ASYNC110 - nothing tells
+                    await anyio.sleep(0.05)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._follow_file, Supervisor(None, None))  # type: ignore[arg-type] - it is not run
+            await play(until)
+            tasks.cancel_scope.cancel()
+
+    @property
+    def size(self) -> int:
+        return self._configuration.mappings[0].batch_size
+
+
+def test_mending_a_file_that_only_a_refused_configuration_names_applies_it(tmp_path: Path) -> None:
+    file, size = tmp_path / "esm.yaml", tmp_path / "size"
+    file.write_text(CONFIGURATION.format(size=1))
+    daemon = Refusing(load_settings({"ESM_CONFIG": str(file)}, {}))
+
+    async def play(until: Callable[[Callable[[], bool]], Awaitable[None]]) -> None:
+        file.write_text(CONFIGURATION.format(size="${file:size}"))
+        await until(lambda: len(daemon.refusals) == 1)
+        size.write_text("many")
+        await until(lambda: len(daemon.refusals) == 2)
+        file.write_text(CONFIGURATION.format(size="${file:size}") + "\n")
+        await until(lambda: len(daemon.refusals) == 3)
+        size.write_text("4")
+        await until(lambda: daemon.size == 4)
+        size.write_text("5")
+        await until(lambda: daemon.size == 5)
+
+    anyio.run(daemon.follow, play)
+    (missing,), (wrong,), (again,) = daemon.refusals
+    assert "the file 'size' cannot be read" in missing
+    assert "it must be a whole number" in wrong
+    assert again == wrong
 
 
 def test_the_daemon_is_ready_once_every_mapping_was_enabled_or_showed_a_problem_and_stays_so(tmp_path: Path) -> None:
