@@ -75,7 +75,8 @@ class Problem:
     def __str__(self) -> str:
         file = self.file if self.line is None else f"{self.file}:{self.line}"
         where = ": ".join(part for part in (file, self.path) if part)
-        shown = "" if self.value is None else f" = {self.value!r:.200}"
+        value = str(self.value).lower() if isinstance(self.value, bool) else repr(self.value)
+        shown = "" if self.value is None else f" = {value:.200}"
         return f"{where}{shown}: {self.text}"
 
 
