@@ -175,7 +175,7 @@ def test_a_resource_of_another_kind_is_refused(tmp_path: Path, change: dict[str,
 @pytest.mark.parametrize(
     ("more", "problem"),
     [
-        ({"BatchSize": "ten"}, "mappings[0].BatchSize = 'ten': BatchSize: 'ten' is a string; it must be a whole number"),
+        ({"BatchSize": "ten"}, "mappings[0].BatchSize = 'ten': BatchSize: 'ten' is a string; it must be a whole"),
         ({"BatchSize": "1e1"}, "mappings[0].BatchSize = '1e1'"), ({"BatchSize": "0"}, "mappings[0].BatchSize = '0'"),
         ({"Enabled": "yes"}, "mappings[0].Enabled = 'yes'"), ({"Enabled": 1}, "mappings[0].Enabled = 1"),
         ({"BatchSize": [1]}, "mappings[0].BatchSize = [1]: BatchSize: this is a list; it must be a whole number"),
