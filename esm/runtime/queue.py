@@ -329,8 +329,7 @@ class QueueRunner:
         self._observation.telemetry.polled(len(received))
         self._observation.mended("source")
         if unwanted:
-            with self.stop.interruptible():
-                await self._deleter.discard(unwanted)
+            self._deleter.discard(unwanted)
         return messages, size
 
     async def _poll(self, count: int, wait_s: int, attempt: str | None, reserved: int) -> list[Message]:
@@ -344,12 +343,15 @@ class QueueRunner:
             budget.busy(reserved)
 
     async def _reserve(self, until: Instant) -> int:
-        """Bytes for one receive, and its place among the polls; 0 when `until` or the stop came first.
+        """Bytes for one receive, its place among the polls, and room for what no filter lets through.
+
+        Returns 0 when `until` or the stop came first.
 
         One receiver of a mapping waits for bytes at a time, so that each mapping is as near to them as any other.
         """
         clock, budget = self._around.clock, self._around.budget
         with self.stop.interruptible(), anyio.move_on_after(max(0.0, until - clock.now())):
+            await self._deleter.wait_room()
             if (at := self._scaling.poll_at(clock.now())) > clock.now():
                 await clock.sleep_until(at)
             async with self._reserving:
