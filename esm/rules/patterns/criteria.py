@@ -92,7 +92,7 @@ class Filter:
         if (way.needs_json and not view.has_json) or (way.needs_text and view.has_json):
             return False
         try:
-            return is_satisfied(way.conditions, view.level, Budget(view.elements))
+            return is_satisfied(way.conditions, view.level, Budget(view.elements, len(way.conditions)))
         except (TooComplex, RecursionError):
             return False
 
