@@ -187,7 +187,7 @@ def _names(shape: Names, value: object, member: str) -> Iterator[Finding]:
 
 def _members(members: "Table[str, Shape]", value: object, member: str) -> Iterator[Finding]:
     if not isinstance(value, dict):
-        yield wrong(member, value, "an object")
+        yield wrong(member, value, "a table")
         return
     for key in value:
         if key not in members:

@@ -194,6 +194,10 @@ def test_a_resource_of_another_kind_is_refused(tmp_path: Path, change: dict[str,
             "mappings[0].FilterCriteria.Filters[0].Pattern = {'body': 'x'}: Invalid filter pattern definition. 'body'",
         ),
         ({"FilterCriteria": {"Filters": [{"Pattern": {"body": [float("inf")]}}]}}, "Pattern: holds .nan or .inf"),
+        *[
+            ({"FilterCriteria": {"Filters": [], name: 1}}, f"FilterCriteria has no member {name!r}; it takes Filters.")
+            for name in ("Filters.7", "Filters[7]", "Filters.²", "Filters.x", "[", ".", "Filters.Filters.0.0")
+        ],
         ({"Connection": "nobody"}, "Connection = 'nobody': is no key of connections: (there are: other)"),
     ],
 )  # fmt: skip
