@@ -106,6 +106,23 @@ def test_many_conditions_on_a_large_array_are_decided(count: int) -> None:
     assert body(pattern, json.dumps(record)) == body(pattern, json.dumps({**record, "a": record["a"][:1]}))  # type: ignore[index]
 
 
+def test_paths_that_begin_alike_are_laid_out_once() -> None:
+    steps = ["a"] * (DEPTH_MAX - 3)
+    paths = [".".join([*steps, f"l{index}"]) for index in range(400)]
+    route = Route.of(paths)
+    assert route.onward[".".join(steps)].onward.keys() == {f"l{index}" for index in range(400)}
+    assert len(route.onward) == len(steps) + 400
+    assert walk({"a.a": {".".join(steps[2:]): {"l7": 1}}, paths[0]: 2}, route, level := Level()) == 0
+    assert level.values == {paths[7]: [1], paths[0]: [2]}
+
+
+def test_a_name_without_characters_is_a_step_like_any_other() -> None:
+    found = compile_filter(['{"": {"b": [1]}}'], SourceKind.SQS)
+    assert found.matches(b'{"": {"b": 1}}')
+    assert found.matches(b'{".b": 1}')
+    assert not found.matches(b'{"b": 1}')
+
+
 def test_the_budget_is_in_proportion_to_the_record() -> None:
     assert Budget(1000).left - Budget(0).left == 1000 * ENTRIES_PER_ELEMENT
     assert Budget(0).left == ENTRIES_MIN
