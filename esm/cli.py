@@ -38,11 +38,27 @@ PIPED_WIDTH = 300
 """Columns of a table that does not go to a terminal: nothing is cut or folded for other programs."""
 
 
+CLOSED_PIPE = 141
+"""Exit status where whoever read the output has gone: what a shell shows of a program that SIGPIPE has ended."""
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The `esm` command."""
+    try:
+        try:
+            code = _called(argv)
+        finally:
+            print(end="", flush=True)
+    except BrokenPipeError:
+        _drop_output()
+        code = CLOSED_PIPE
+    sys.exit(code)
+
+
+def _called(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     try:
-        code = arguments.run(arguments, os.environ)
+        code: int = arguments.run(arguments, os.environ)
     except ConfigurationRefused as refused:
         for problem in refused.problems:
             print(f"esm: {problem}", file=sys.stderr)
@@ -52,7 +68,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = 2
     except KeyboardInterrupt:
         code = 130
-    sys.exit(code)
+    return code
+
+
+def _drop_output() -> None:
+    """Whatever is still to be written, also at the end of the interpreter, goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -129,7 +129,7 @@ class Adapters:
             return target
         events, arn = self.events, str(plan.function.arn.unqualified)
         observation.async_backlog = lambda: events.backlogs().get(arn, 0)
-        return Accepting(events, target, around)
+        return Accepting(events, plan.function.role, around)
 
     def async_function(self, arn: Arn) -> AsyncFunction:
         """What the asynchronous events of a function need now."""
@@ -201,6 +201,10 @@ class Daemon:
         self._settings = settings
         self._environ = environ
         self._configuration = configuration
+        self._refused = ConfigurationRefused([])
+        """What was refused since a configuration was taken the last time."""
+        self._looks_again = False
+        """It named files that were not watched before, so it is read once more."""
         self._is_ready = False
         self._begun: set[str] = set()
         self._have_all_begun = False
@@ -333,14 +337,15 @@ class Daemon:
         """Apply changes of the file within a second; a wrong file is refused and the old one goes on.
 
         What is seen is always what stood there before the reading: a change made meanwhile differs from it, and is
-        read next time. The first look reads once more what the start has read.
+        read next time. The first look reads once more what the start has read, and so does the one after a refusal
+        that names files of its own.
         """
         seen = ""
         while True:
             await anyio.sleep(LOOK_EVERY_S)
             if not self._is_ready:
                 continue
-            found = config.digest(self._configuration)
+            found = config.digest(self._configuration, self._refused.files)
             if found != seen:
                 seen = found
                 self._take_over(supervisor)
@@ -413,14 +418,22 @@ class Daemon:
             changed = load_configuration(self._settings, self._environ)
             config.check_successor(self._configuration, changed)
         except ConfigurationRefused as refused:
-            self._telemetry.configuration_refused([str(problem) for problem in refused.problems])
+            self._refuse(refused)
             return
+        self._refused = ConfigurationRefused([])
         if changed == self._configuration:
             return
         said = set(self._configuration.warnings)
         self._configuration = changed
         self._apply(supervisor, changed, said)
         self._telemetry.configuration_applied(mappings=len(changed.mappings), functions=len(changed.functions))
+
+    def _refuse(self, refused: ConfigurationRefused) -> None:
+        """Say so, and watch the files that it names from now on; the look that this brings is no second refusal."""
+        before, self._refused = self._refused, refused
+        if not self._looks_again or refused.problems != before.problems:
+            self._telemetry.configuration_refused([str(problem) for problem in refused.problems])
+        self._looks_again = not set(refused.files) <= {*self._configuration.files, *before.files}
 
     def _apply(self, supervisor: Supervisor, configuration: Configuration, said: Collection[str] = ()) -> None:
         for warning in configuration.warnings:

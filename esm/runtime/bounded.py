@@ -39,7 +39,7 @@ class Bounded:
 
     async def wait_free(self) -> None:
         """Return once this worker has a place and the target is free."""
-        while not self._has_place:
+        while not self._has_place:  # noqa: ASYNC110 - others give places back through the store
             await anyio.sleep(LOOK_EVERY_S)
         await self._target.wait_free()
 
