@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from esm import config
 from esm.api import operations
+from esm.api.fleet import FleetStatus
 from esm.aws.sessions import Sessions
 from esm.catalogue import Catalogue
 from esm.config import Configuration
@@ -29,6 +30,7 @@ from esm.model.function import AsyncRules, Function, HostedFunction, LambdaFunct
 from esm.model.mapping import InvocationType, Mapping, State
 from esm.model.view import MappingView
 from esm.ports import Destination, Target
+from esm.rules.sightings import Sightings
 from esm.rules.ways import asynchronous_way, ways
 from esm.runtime.async_events import Accepting, AsyncEvents
 from esm.runtime.async_function import AsyncFunction
@@ -213,7 +215,8 @@ class Daemon:
             telemetry.live.views = supervisor.views
             telemetry.live.async_backlogs = adapters.events.backlogs
             telemetry.live.buffered_bytes = lambda: around.budget.used_bytes
-            app = operations.application(telemetry.exposed, supervisor.views, lambda: self.is_ready(supervisor.views()))
+            fleet = FleetStatus(store, around.clock, telemetry, around.worker, supervisor.views, Sightings())
+            app = operations.application(telemetry.exposed, fleet.answer, lambda: self.is_ready(supervisor.views()))
             host, port = settings.metrics_host_port
             bound = settings.metrics_address.rpartition(":")[0]
             port = await stack.enter_async_context(operations.serving(app, host, port))
