@@ -50,6 +50,7 @@ class FleetStatus:
         self._sightings = sightings
         self._others: list[Report] = []
         self._asked_at: Instant | None = None
+        """When the last look ended, whatever came of it: who waited for it does not look again."""
         self._known_at: Instant | None = None
         self._asking = anyio.Lock()
 
@@ -58,12 +59,13 @@ class FleetStatus:
         async with self._asking:
             if self._asked_at is None or self._clock.now() - self._asked_at >= LOOK_EVERY_S:
                 await self._look()
+                self._asked_at = self._clock.now()
         own = Report(self._worker, Life.LIVE, self._clock.wall(), tuple(self._views()))
         age_s = None if self._known_at is None else self._clock.now() - self._known_at
         return Answer(tuple(combined([own, *self._others])), age_s)
 
     async def _look(self) -> None:
-        self._asked_at = now = self._clock.now()
+        now = self._clock.now()
         with anyio.move_on_after(ANSWERS_WITHIN_S) as waiting:
             try:
                 found = await words(self._store, with_released=False, unreadable=self._unreadable)
