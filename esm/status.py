@@ -110,8 +110,9 @@ def overview(
     reports = [sightings.report(word, now, wall) for word in found]
     views = {one.view.uuid: one for one in combined(reports)}
     live = {report.worker for report in reports if report.life is Life.LIVE}
-    differing = differences(word.heartbeat for word in found if word.heartbeat is not None and word.worker in live)
-    differ = {one.mapping: _difference(one) for one in differing}
+    beating = [word.heartbeat for word in found if word.heartbeat is not None and word.worker in live]
+    shown = {word.worker: {view.uuid for view in word.views} for word in found if word.reported_at is not None}
+    differ = {one.mapping: _difference(one) for one in differences(beating, shown)}
     names = {mapping.uuid: f"{mapping.uuid} ({mapping.function} <- {_source(mapping)})" for mapping in mappings}
     lines = [f"Mapping {names.get(uuid, uuid)}: {text}." for uuid, text in list(differ.items())[:DIFFERENCES_MAX]]
     if len(differ) > len(lines):

@@ -7,7 +7,7 @@ shows.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -98,19 +98,26 @@ def combined(reports: Iterable[Report]) -> list[FleetView]:
     return [_combined(words) for words in spoken.values()]
 
 
-def differences(heartbeats: Iterable[Heartbeat]) -> list[Difference]:
-    """The mappings that these workers would not all run alike, by UUID."""
-    known = {heartbeat.worker: heartbeat.mappings for heartbeat in heartbeats}
+def differences(heartbeats: Iterable[Heartbeat], shown: Mapping[str, Collection[str]]) -> list[Difference]:
+    """The mappings that these workers would not all run alike, by UUID.
+
+    `shown`: the mappings in the status of each worker that has reported. One that shows a mapping knows it, also where
+    it cannot run it now; of one that has not reported yet nothing is said.
+    """
+    offered = {heartbeat.worker: heartbeat.mappings for heartbeat in heartbeats}
     found = []
-    for uuid in sorted({uuid for mappings in known.values() for uuid in mappings} - {ASYNC}):
+    for uuid in sorted({uuid for mappings in offered.values() for uuid in mappings} - {ASYNC}):
         groups: defaultdict[str, list[str]] = defaultdict(list)
-        for worker in sorted(known):
-            if uuid in known[worker]:
-                groups[known[worker][uuid].digest].append(worker)
-        unaware = tuple([worker for worker in sorted(known) if uuid not in known[worker]])
+        for worker in sorted(offered):
+            if uuid in offered[worker]:
+                groups[offered[worker][uuid].digest].append(worker)
+        unaware = [
+            worker for worker in sorted(offered)
+            if uuid not in offered[worker] and worker in shown and uuid not in shown[worker]
+        ]  # fmt: skip
         if unaware or len(groups) > 1:
             alike = sorted([tuple(group) for group in groups.values()], key=lambda group: (-len(group), group))
-            found.append(Difference(uuid, tuple(alike), unaware))
+            found.append(Difference(uuid, tuple(alike), tuple(unaware)))
     return found
 
 

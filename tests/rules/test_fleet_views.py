@@ -163,12 +163,20 @@ def beating(worker: str, **digests: str) -> Heartbeat:
 
 def test_workers_that_would_run_a_mapping_differently_are_told_apart() -> None:
     fleet = [beating("a", u="1", v="1", w="1"), beating("b", u="2", v="1"), beating("c", u="1", v="1", **{ASYNC: "x"})]
-    assert differences(fleet) == [
+    reported: dict[str, set[str]] = {"a": set(), "b": set(), "c": set()}
+    assert differences(fleet, reported) == [
         Difference("u", (("a", "c"), ("b",)), ()), Difference("w", (("a",),), ("b", "c")),
     ]  # fmt: skip
-    assert differences(reversed(fleet)) == differences(fleet)
+    assert differences(reversed(fleet), reported) == differences(fleet, reported)
+
+
+def test_a_worker_knows_what_it_shows_and_is_given_the_time_to_report() -> None:
+    fleet = [beating("a", u="1"), beating("b"), beating("c"), beating("d")]
+    assert differences(fleet, {"a": {"u"}, "b": {"u"}}) == []
+    assert differences(fleet, {"a": {"u"}, "b": {"v"}, "d": {"u"}}) == [Difference("u", (("a",),), ("b",))]
 
 
 @given(st.lists(st.sampled_from("abcd"), unique=True), st.dictionaries(st.sampled_from("uvw"), st.sampled_from("12")))
 def test_workers_of_one_configuration_do_not_differ(workers: list[str], digests: dict[str, str]) -> None:
-    assert differences([beating(worker, **digests) for worker in workers]) == []
+    fleet = [beating(worker, **digests) for worker in workers]
+    assert differences(fleet, {worker: digests.keys() for worker in workers}) == []
