@@ -50,7 +50,7 @@ class Catalogue:
 
     async def controls(self) -> list[Control]:
         """Of every mapping that an operator wants something of."""
-        return [controls.decode(item.value) for item in await everything(self._store, *CONTROLS)]
+        return [controls.decode(item.value) for item in await self._all(*CONTROLS)]
 
     async def control(self, mapping: str) -> Control:
         """Of one mapping."""
@@ -81,7 +81,7 @@ class Catalogue:
 
     async def held(self, mapping: str) -> Held:
         """Leases and beginning of a mapping."""
-        items = await everything(self._store, "lease", mapping)
+        items = await self._all("lease", mapping)
         start = next((starting.decode(item.value) for item in items if item.key.item == START_ITEM), None)
         leases = [stored.decode_lease(item.value) for item in items if item.key.item != START_ITEM]
         return Held(start, tuple([lease for lease in leases if start is not None and lease.stream == start.stream]))
@@ -92,7 +92,7 @@ class Catalogue:
 
     async def stands(self, mapping: str, also: Collection[str] = ()) -> dict[str, int]:
         """How much the store holds of a mapping, by kind; `also` as in `words`."""
-        counts = {kind: len(await everything(self._store, kind, mapping)) for kind in _OF_MAPPINGS}
+        counts = {kind: len(await self._all(kind, mapping)) for kind in _OF_MAPPINGS}
         for kind, key in _keys(mapping).items():
             counts[kind] = int(await self._store.get(key) is not None)
         shown = [word for word in await self.words(also) if any(view.uuid == mapping for view in word.views)]
@@ -103,11 +103,7 @@ class Catalogue:
 
         `also` as in `words`: the status of any worker may still name it.
         """
-        items = [item for kind in _OF_MAPPINGS for item in await everything(self._store, kind, mapping)]
-        items += [item for key in _keys(mapping).values() if (item := await self._store.get(key)) is not None]
-        for item in items:
-            await self._remove(mapping, item)
-        count = len(items)
+        count = await self._clear(mapping)
         for word in await self.words(also):
             count += await self._forget_status(mapping, word.worker)
         await self.touch()
@@ -140,9 +136,17 @@ class Catalogue:
             await self.touch()
             return True
 
+    async def _clear(self, mapping: str) -> int:
+        """Remove what is kept of a mapping, but for what workers show; returns how many items there were."""
+        items = [item for kind in _OF_MAPPINGS for item in await self._all(kind, mapping)]
+        items += [item for key in _keys(mapping).values() if (item := await self._store.get(key)) is not None]
+        for item in items:
+            await self._remove(item)
+        return len(items)
+
     async def _forget_status(self, mapping: str, worker: str) -> int:
         count = 0
-        for item in await everything(self._store, "status", worker):
+        for item in await self._all("status", worker):
             rest = stored.without_mapping(item.value, mapping)
             if rest is not None:
                 count += 1
@@ -152,14 +156,17 @@ class Catalogue:
                     continue
         return count
 
-    async def _remove(self, mapping: str, item: Stored) -> None:
+    async def _remove(self, item: Stored) -> None:
         try:
             await self._store.delete(item.key, item.version)
         except Conflict as error:
             raise RequestRefused(
-                f"{item.key.kind} {item.key.item!r} of mapping {mapping} has changed meanwhile: something runs"
-                " it. Stop that, and forget the mapping again."
+                f"{item.key.kind} {item.key.item!r} of {item.key.owner} has changed meanwhile: something runs the"
+                " mapping. Stop that, and forget the mapping again."
             ) from error
+
+    async def _all(self, kind: str, owner: str) -> list[Stored]:
+        return await everything(self._store, kind, owner)
 
 
 def _control_key(mapping: str) -> Key:

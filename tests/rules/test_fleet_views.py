@@ -14,8 +14,8 @@ from esm.model.worker import ASYNC, Heartbeat, Known
 from esm.rules.fleet_views import Difference, FleetView, Life, Report, combined, differences, named
 
 QUEUE = "arn:aws:sqs:us-east-1:123456789012:q"
-SECONDS = st.floats(0, 1e6)
-COUNTS = st.integers(0, 10**6)
+SECONDS = st.sampled_from([0.0, 1.5, 9e5])
+COUNTS = st.integers(0, 9)
 SPEAKING = st.sampled_from([Life.LIVE, Life.LEAVING])
 PAST = st.sampled_from([Life.SILENT, Life.STOPPED])
 
@@ -29,10 +29,10 @@ views = st.builds(
     reason=st.sampled_from([None, "paused by operator"]),
     shards=st.lists(shards, max_size=3, unique_by=lambda shard: shard.id).map(tuple),
 )  # fmt: skip
-of_one_worker = st.lists(views, max_size=3, unique_by=lambda view: view.uuid).map(tuple)
+of_one_worker = st.lists(views, max_size=2, unique_by=lambda view: view.uuid).map(tuple)
 
 
-def reports(lives: st.SearchStrategy[Life], names: str = "abcde") -> st.SearchStrategy[list[Report]]:
+def reports(lives: st.SearchStrategy[Life], names: str = "abcd") -> st.SearchStrategy[list[Report]]:
     one = st.builds(Report, st.sampled_from(names), lives, st.integers(0, 5).map(UnixTime), of_one_worker)
     return st.lists(one, max_size=len(names), unique_by=lambda report: report.worker)
 
