@@ -215,8 +215,8 @@ class Daemon:
             telemetry.live.views = supervisor.views
             telemetry.live.async_backlogs = adapters.events.backlogs
             telemetry.live.buffered_bytes = lambda: around.budget.used_bytes
-            fleet = FleetStatus(store, around.clock, telemetry, around.worker, supervisor.views, Sightings())
-            app = operations.application(telemetry.exposed, fleet.answer, lambda: self.is_ready(supervisor.views()))
+            answers = FleetStatus(store, around.clock, telemetry, around.worker, supervisor.views, Sightings())
+            app = operations.application(telemetry.exposed, answers.answer, lambda: self.is_ready(supervisor.views()))
             host, port = settings.metrics_host_port
             bound = settings.metrics_address.rpartition(":")[0]
             port = await stack.enter_async_context(operations.serving(app, host, port))
