@@ -187,7 +187,7 @@ async def _show(settings: Settings, configuration: Configuration, *, as_json: bo
         console = Console()
         if not console.is_terminal:
             console = Console(width=PIPED_WIDTH)
-        looker = status.Looker(store, configuration, settings.worker_id)
+        looker = status.Looker(store, configuration, settings)
         if not watch:
             _print(await looker.look(), console, as_json=as_json)
         while watch:

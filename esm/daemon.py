@@ -30,7 +30,7 @@ from esm.model.function import AsyncRules, Function, HostedFunction, LambdaFunct
 from esm.model.mapping import InvocationType, Mapping, State
 from esm.model.view import MappingView
 from esm.ports import Destination, Target
-from esm.rules.sightings import Sightings
+from esm.rules.sightings import FAILOVER_S, Sightings
 from esm.rules.ways import asynchronous_way, ways
 from esm.runtime.async_events import Accepting, AsyncEvents
 from esm.runtime.async_function import AsyncFunction
@@ -215,7 +215,9 @@ class Daemon:
             telemetry.live.views = supervisor.views
             telemetry.live.async_backlogs = adapters.events.backlogs
             telemetry.live.buffered_bytes = lambda: around.budget.used_bytes
-            answers = FleetStatus(store, around.clock, telemetry, around.worker, supervisor.views, Sightings())
+            answers = FleetStatus(
+                store, around.clock, telemetry, around.worker, supervisor.views, Sightings(FAILOVER_S)
+            )
             app = operations.application(telemetry.exposed, answers.answer, lambda: self.is_ready(supervisor.views()))
             host, port = settings.metrics_host_port
             bound = settings.metrics_address.rpartition(":")[0]

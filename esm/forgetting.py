@@ -19,12 +19,12 @@ def check_unconfigured(name: str, settings: Settings, configuration: Configurati
         )
 
 
-async def forget(catalogue: Catalogue, name: str, worker: str, *, is_dry: bool) -> None:
+async def forget(catalogue: Catalogue, name: str, settings: Settings, *, is_dry: bool) -> None:
     """Remove everything of a mapping, or say what would be.
 
-    `worker` may be one that writes no heartbeat. Raises: RequestRefused where nothing is stored, or a worker runs it.
+    Raises: RequestRefused where nothing is stored, or a worker runs it.
     """
-    also = [worker]
+    also = [settings.worker_id]
     stands = await catalogue.stands(name, also)
     if not any(stands.values()):
         raise RequestRefused(f"Nothing is stored of a mapping {name!r}: give its whole UUID, as `esm leases` shows it.")

@@ -32,7 +32,7 @@ from esm.ports import Store
 from esm.rules import operating, stored
 from esm.rules.fleet_views import Life
 from esm.rules.progress import is_at_or_before, lowest
-from esm.rules.sightings import Sightings, Word, owner_life
+from esm.rules.sightings import FAILOVER_S, Sightings, Word, owner_life
 from esm.settings import Settings, load_settings
 from esm.stores import open_store
 
@@ -268,7 +268,7 @@ def _leases(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
         _check_stream(mappings[0], "leases", "a queue has no shards.")
 
     async def show(catalogue: Catalogue) -> int:
-        found = await _owned(catalogue, [mapping.uuid for mapping in mappings], settings.worker_id)
+        found = await _owned(catalogue, [mapping.uuid for mapping in mappings], settings)
         if arguments.json:
             print(json.dumps([_document(*one) for one in found], indent=2))
         else:
@@ -278,11 +278,11 @@ def _leases(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
     return _with_store(settings, show, writes=False)
 
 
-async def _owned(catalogue: Catalogue, mappings: Sequence[str], worker: str) -> list[tuple[Lease, Life | None]]:
+async def _owned(catalogue: Catalogue, mappings: Sequence[str], settings: Settings) -> list[tuple[Lease, Life | None]]:
     """The leases of mappings, each with whether its owner lives; None where it has none."""
     leases = [lease for mapping in mappings for lease in (await catalogue.held(mapping)).leases]
-    now, sightings = Instant(time.monotonic()), Sightings()
-    also = {worker, *[worker_of(lease.owner) for lease in leases if lease.owner]}
+    now, sightings = Instant(time.monotonic()), Sightings(FAILOVER_S)
+    also = {settings.worker_id, *[worker_of(lease.owner) for lease in leases if lease.owner]}
     words = {word.worker: word for word in await catalogue.words(also)}
     sightings.looked(words.values(), now)
     return [(lease, _owner_life(lease.owner, words, sightings, now)) for lease in leases]
@@ -348,7 +348,7 @@ def _forget(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
     forgetting.check_unconfigured(arguments.mapping, settings, configuration)
 
     async def forget(catalogue: Catalogue) -> int:
-        await forgetting.forget(catalogue, arguments.mapping, settings.worker_id, is_dry=not arguments.yes)
+        await forgetting.forget(catalogue, arguments.mapping, settings, is_dry=not arguments.yes)
         return 0
 
     return _with_store(settings, forget)

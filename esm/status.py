@@ -18,7 +18,8 @@ from esm.model.view import MappingView
 from esm.model.worker import ASYNC
 from esm.ports import Store
 from esm.rules.fleet_views import Difference, FleetView, Life, Report, combined, differences, named
-from esm.rules.sightings import FRESH_S, Sightings, Word
+from esm.rules.sightings import FAILOVER_S, FRESH_S, Sightings, Word
+from esm.settings import Settings
 
 STALE_AFTER_S = FRESH_S
 """A report older than this, of a worker that gave no other sign of life, is shown with its age: it may be gone."""
@@ -87,12 +88,11 @@ class Overview:
 class Looker:
     """Looks at all workers of a store; who looks again knows better which of them live."""
 
-    def __init__(self, store: Store, configuration: Configuration, worker: str) -> None:
-        """`worker`: one that is looked for even if it writes no heartbeat."""
+    def __init__(self, store: Store, configuration: Configuration, settings: Settings) -> None:
         self._store = store
         self._configuration = configuration
-        self._worker = worker
-        self._sightings = Sightings()
+        self._worker = settings.worker_id
+        self._sightings = Sightings(FAILOVER_S)
 
     async def look(self) -> Overview:
         """What the workers do now. Raises: Unavailable, StoreTooNew, OperatorNeeded."""

@@ -72,7 +72,7 @@ def view(uuid: str = "a", *shards: str, **more: object) -> MappingView:
 
 def looked(*words: Word, uuids: str = "a") -> status.Overview:
     mappings = [Mapping(uuid, "f", FUNCTION, STREAM, SourceKind.KINESIS) for uuid in uuids]
-    return status.overview(mappings, words, Sightings(), NOW, WALL)
+    return status.overview(mappings, words, Sightings(10), NOW, WALL)
 
 
 def lines(found: status.Overview) -> list[str]:

@@ -14,7 +14,7 @@ from esm.model.worker import Heartbeat
 from esm.rules.fleet_views import Life, Report
 
 FAILOVER_S = 10.0
-"""After so long without a heartbeat a worker is taken for gone, unless the caller knows better."""
+"""After so long without a heartbeat a worker is taken for gone."""
 
 FRESH_S = 20.0
 """A worker whose last word is older than this, and than two failover times, is shown as silent."""
@@ -75,7 +75,7 @@ class _Sight:
 class Sightings:
     """What one reader has seen of the workers' counters."""
 
-    def __init__(self, failover_s: float = FAILOVER_S) -> None:
+    def __init__(self, failover_s: float) -> None:
         self._failover_s = failover_s
         self._fresh_s = max(FRESH_S, 2 * failover_s)
         self._seen: dict[str, _Sight] = {}
@@ -129,7 +129,7 @@ class Proof:
     first look: it makes daemons write their status.
     """
 
-    def __init__(self, mapping: str, failover_s: float = FAILOVER_S) -> None:
+    def __init__(self, mapping: str, failover_s: float) -> None:
         self._mapping = mapping
         self._failover_s = failover_s
         self._first: dict[str, Word] | None = None

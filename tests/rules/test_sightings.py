@@ -72,7 +72,7 @@ def test_a_worker_that_came_back_after_its_heartbeat_was_removed_is_new() -> Non
 
 
 def test_a_report_without_a_time_is_older_than_all() -> None:
-    report = Sightings().report(said(beating(at=WALL), shows=False), Instant(0), WALL)
+    report = Sightings(10).report(said(beating(at=WALL), shows=False), Instant(0), WALL)
     assert (report.life, report.at, report.views) == (Life.LIVE, 0.0, ())
 
 
