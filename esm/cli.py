@@ -248,17 +248,19 @@ async def _show(settings: Settings, configuration: Configuration, *, as_json: bo
         console = Console()
         if not console.is_terminal:
             console = Console(width=PIPED_WIDTH)
+        looker = status.Looker(store, configuration, settings)
         if not watch:
-            _print(await status.rows(store, configuration, settings.worker_id), console, as_json=as_json)
+            _print(await looker.look(), console, as_json=as_json)
         while watch:
+            found = await looker.look()
             console.clear()
-            _print(await status.rows(store, configuration, settings.worker_id), console, as_json=as_json)
+            _print(found, console, as_json=as_json)
             await anyio.sleep(WATCH_EVERY_S)
     finally:
         await store.aclose()
 
 
-def _print(found: Sequence[status.Row], console: Console, *, as_json: bool) -> None:
+def _print(found: status.Overview, console: Console, *, as_json: bool) -> None:
     if as_json:
         print(status.as_json(found))
     else:

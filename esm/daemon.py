@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from esm import config
 from esm.api import operations
+from esm.api.fleet import FleetStatus
 from esm.aws.sessions import Sessions
 from esm.catalogue import Catalogue
 from esm.config import Configuration
@@ -31,6 +32,7 @@ from esm.model.function import AsyncRules, Function, HostedFunction, LambdaFunct
 from esm.model.mapping import InvocationType, Mapping, State
 from esm.model.view import MappingView
 from esm.ports import Destination, Store, Target
+from esm.rules.sightings import Sightings
 from esm.rules.stored import FORMAT
 from esm.rules.ways import asynchronous_way, ways
 from esm.runtime.async_events import Accepting, AsyncEvents
@@ -212,7 +214,7 @@ class Daemon:
         """The change counter that was followed last."""
         self._controls: dict[str, Control] = {}
         self._fleet: Fleet | None = None
-        self._refused: BaseException | None = None
+        self._displaced: BaseException | None = None
         self._is_sole = place is None
         self._adapters: Adapters | None = None
         self._telemetry = Telemetry(
@@ -244,7 +246,10 @@ class Daemon:
             telemetry.live.async_backlogs = adapters.events.backlogs
             telemetry.live.buffered_bytes = lambda: around.budget.used_bytes
             telemetry.live.heartbeat_age_s = lambda: fleet.heartbeat_age_s
-            app = operations.application(telemetry.exposed, supervisor.views, lambda: self.is_ready(supervisor.views()))
+            answers = FleetStatus(
+                store, around.clock, telemetry, around.worker, supervisor.views, Sightings(settings.failover_s)
+            )
+            app = operations.application(telemetry.exposed, answers.answer, lambda: self.is_ready(supervisor.views()))
             host, port = settings.metrics_host_port
             bound = settings.metrics_address.rpartition(":")[0]
             port = await stack.enter_async_context(operations.serving(app, host, port, self._socket))
@@ -313,8 +318,8 @@ class Daemon:
                     name = signal.Signals(number).name
                     tasks.start_soon(self._drain, supervisor, reporter, events, tasks, name)
                 tasks.cancel_scope.cancel()
-        if self._refused is not None:
-            raise self._refused
+        if self._displaced is not None:
+            raise self._displaced
 
     async def _drain(
         self, supervisor: Supervisor, reporter: Reporter, events: AsyncEvents, tasks: anyio.abc.TaskGroup, reason: str
@@ -374,7 +379,7 @@ class Daemon:
         try:
             await self._fleet.run()
         except* OperatorNeeded as refused:
-            self._refused = refused.exceptions[0]
+            self._displaced = refused.exceptions[0]
             tasks.cancel_scope.cancel()
 
     async def _know_controls(self, catalogue: Catalogue) -> None:

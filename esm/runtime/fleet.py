@@ -319,7 +319,7 @@ class Fleet:
     def _heartbeat(self, beat: int) -> Heartbeat:
         known = {uuid: Known(self._digests.get(uuid, ""), self._epochs.get(uuid, 0)) for uuid in self._offered}
         return Heartbeat(
-            worker=self._me.worker, run=self._me.run, beat=beat, format=self._me.format,
+            worker=self._me.worker, run=self._me.run, beat=beat, format=self._me.format, at=self._clock.wall(),
             is_leaving=self._is_leaving, is_released=self._is_released, mappings=known, busy=frozenset(self._busy),
             broken=frozenset(self._broken), unlisted=frozenset(self._unlisted), lock=self._me.lock,
             ended=self._me.ended,
