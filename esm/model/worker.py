@@ -8,6 +8,11 @@ ASYNC = "async"
 """The name under which the buckets of asynchronous events stand beside the mappings' UUIDs."""
 
 
+def is_mapping(name: str) -> bool:
+    """Whether a name of a heartbeat's `mappings` is that of one: buckets and subjects of shares stand beside them."""
+    return name != ASYNC and ":" not in name
+
+
 def owner_name(worker: str, run: str) -> str:
     """How leases name an owner: a worker that starts again is another owner than before."""
     return f"{worker}/{run}"
