@@ -75,6 +75,8 @@ class Heartbeat:
     unlisted: frozenset[str] = frozenset()
     """UUIDs of mappings whose shards this worker cannot list: somebody else should."""
     lock: HostLock | None = None
+    moves: dict[str, int] = field(default_factory=dict)
+    """Epochs of mappings that it ran earlier and is no candidate for any more: it may still let shards go."""
     ended: tuple[str, ...] = ()
     """Earlier runs under the same id whose end is proved: their lock was free."""
     at: UnixTime | None = None
@@ -87,3 +89,8 @@ class Heartbeat:
     def owner(self) -> str:
         """How leases name it."""
         return owner_name(self.worker, self.run)
+
+    def epoch(self, uuid: str) -> int:
+        """How often it has changed who owns shards of a mapping."""
+        known = self.mappings.get(uuid)
+        return self.moves.get(uuid, 0) if known is None else known.epoch
