@@ -32,7 +32,7 @@ from esm.ports import Store
 from esm.rules import operating, stored
 from esm.rules.fleet_views import Life
 from esm.rules.progress import is_at_or_before, lowest
-from esm.rules.sightings import FAILOVER_S, Sightings, Word, owner_life
+from esm.rules.sightings import Sightings, Word, owner_life
 from esm.settings import Settings, load_settings
 from esm.stores import open_store
 
@@ -281,7 +281,7 @@ def _leases(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
 async def _owned(catalogue: Catalogue, mappings: Sequence[str], settings: Settings) -> list[tuple[Lease, Life | None]]:
     """The leases of mappings, each with whether its owner lives; None where it has none."""
     leases = [lease for mapping in mappings for lease in (await catalogue.held(mapping)).leases]
-    now, sightings = Instant(time.monotonic()), Sightings(FAILOVER_S)
+    now, sightings = Instant(time.monotonic()), Sightings(settings.failover_s)
     also = {settings.worker_id, *[worker_of(lease.owner) for lease in leases if lease.owner]}
     words = {word.worker: word for word in await catalogue.words(also)}
     sightings.looked(words.values(), now)

@@ -9,8 +9,8 @@ import anyio
 from esm.model.arn import Arn
 from esm.model.mapping import Mapping
 from tests.simulation import promises
-from tests.simulation.replicas import FAILOVER_S, FleetPlay, Worker
 from tests.simulation.freezing import simulate
+from tests.simulation.replicas import FAILOVER_S, FleetPlay, Worker
 from tests.simulation.world import stream_mapping
 
 
