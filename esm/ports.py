@@ -180,7 +180,10 @@ class Store(Protocol):
         ...
 
     async def scan(self, kind: str, owner: str, after: str | None = None, limit: int = 1000) -> Page:
-        """Part of a partition in item order, from the item after `after` on; may lag behind."""
+        """Part of a partition in item order, from the item after `after` on.
+
+        It shows every write that was answered before the call; the pages of a partition are not of one moment.
+        """
         ...
 
     async def put(self, key: Key, value: bytes, expected_version: int | None) -> int:

@@ -6,6 +6,9 @@ Table: partition key `pk` (string: kind and owner), sort key `sk` (string: item)
 Law: every write is one conditional call. A version begins with the time in milliseconds and 22 random bits and grows by
 one at each write, so that none returns, also after a delete. A call whose answer was lost is made again; the conflict
 that a write of our own then meets is known by its `wid` and is a success.
+
+Queries are consistent, too, at twice the price of others: whoever is told by one item (the change counter) that there
+is something to read in others would otherwise miss it for good, and an event that was just settled would be seen again.
 """
 
 import secrets
@@ -86,8 +89,9 @@ class DynamoDBStore:
         if after:
             condition, values = f"{condition} AND sk > :a", {**values, ":a": {"S": after}}
         answer = await self._call(
-            "query", KeyConditionExpression=condition, ExpressionAttributeValues=values, Limit=limit + 1
-        )
+            "query", KeyConditionExpression=condition, ExpressionAttributeValues=values, Limit=limit + 1,
+            ConsistentRead=True,
+        )  # fmt: skip
         with taking_apart("Query", "DynamoDB"):
             items = tuple(_stored(Key(kind, owner, item["sk"]["S"]), item) for item in answer["Items"])
         if len(items) > limit:

@@ -48,7 +48,10 @@ async def table(endpoint: str) -> AsyncIterator[Store]:
         await sessions.aclose()
 
 
-@pytest.fixture(params=["memory", "sqlite", "ministack", "moto_url"])
+TABLES = ["ministack", pytest.param("dynamodb_local", marks=pytest.mark.node), "moto_url"]
+
+
+@pytest.fixture(params=["memory", "sqlite", *TABLES])
 async def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Store]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
@@ -151,6 +154,23 @@ async def scanned(store: Store, limit: int) -> list[str]:
         after = page.after
         if after is None:
             return found
+
+
+async def test_a_scan_shows_every_write_that_was_answered_before_it(store: Store) -> None:
+    version = None
+    for value in (b"a", b"b", b"c"):
+        version = await store.put(KEY, value, version)
+        assert [item.value for item in (await store.scan("lease", "mapping-1")).items] == [value]
+    assert version is not None
+    await store.delete(KEY, version)
+    assert (await store.scan("lease", "mapping-1")).items == ()
+
+
+async def test_a_scan_of_large_values_reads_everything_once(store: Store) -> None:
+    names = [f"{n:02}" for n in range(8)]
+    for name in names:
+        await store.put(Key("lease", "one", name), name.encode() * (VALUE_BYTES_MAX // 2), None)
+    assert await scanned(store, limit=1000) == names
 
 
 ITEMS = st.sampled_from(["a", "b", "c"])

@@ -90,11 +90,13 @@ async def test_throttling_is_backed_off() -> None:
 
 
 async def test_a_read_is_strongly_consistent() -> None:
-    async with aws_server(DescribeTable=THERE, GetItem=saying({})) as (fake, sessions):
+    async with aws_server(DescribeTable=THERE, GetItem=saying({}), Query=saying({"Items": []})) as (fake, sessions):
         store = await open_store("dynamodb://table", sessions, exclusive=True)
         await store.get(KEY)
+        await store.scan("lease", "mapping-1")
 
         assert fake.asked("GetItem")[0]["ConsistentRead"] is True
+        assert fake.asked("Query")[0]["ConsistentRead"] is True
 
 
 async def test_a_table_is_made_on_first_use_on_demand_and_with_recovery() -> None:
