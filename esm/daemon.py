@@ -41,7 +41,7 @@ from esm.runtime.supervisor import Plan, Runner, Supervisor
 from esm.runtime.surroundings import ByteBudget, Surroundings, SystemClock
 from esm.settings import Settings, state_folder
 from esm.sources import open_queue, open_stream
-from esm.stores import open_store
+from esm.state import open_state
 from esm.targets import make_target
 from esm.targets.counted import Counted
 from esm.telemetry import Telemetry
@@ -195,7 +195,9 @@ class Daemon:
         """Run until a signal. Raises: OperatorNeeded, RequestRefused, StoreTooNew when it cannot start."""
         settings, telemetry = self._settings, self._telemetry
         async with AsyncExitStack() as stack:
-            store = await open_store(settings.state, exclusive=True)
+            store = await open_state(
+                settings, self._configuration, telemetry.aws_request, exclusive=True, warn=telemetry.warned
+            )
             stack.push_async_callback(store.aclose)
             around = Surroundings(
                 clock=SystemClock(), telemetry=telemetry, store=store,

@@ -31,7 +31,7 @@ from esm.ports import Store
 from esm.rules import operating, stored
 from esm.rules.progress import is_at_or_before, lowest
 from esm.settings import Settings, load_settings
-from esm.stores import open_store
+from esm.state import open_state
 
 ANSWERS_WITHIN_S = 4.0
 """A daemon that runs writes its status within this time after the change counter was raised."""
@@ -134,7 +134,7 @@ def _pause(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
         print(f"{_shown(mapping)}: {'paused' if is_new else 'is paused already'}.")
         return 0
 
-    return _with_store(settings, pause)
+    return _with_store(settings, configuration, pause)
 
 
 def _resume(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
@@ -147,14 +147,14 @@ def _resume(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
         print(f"{_shown(mapping)}: {'resumed' if was_paused else 'was not paused'}.{rest}")
         return 0
 
-    return _with_store(settings, resume)
+    return _with_store(settings, configuration, resume)
 
 
 def _rewind(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
     settings, configuration = _load(arguments, environ)
     mapping = found(configuration.mappings, arguments.mapping)
     _check_stream(mapping, "rewind", "a queue has no positions, and what was deleted from it is gone.")
-    return _with_store(settings, partial(_order_rewind, arguments, mapping))
+    return _with_store(settings, configuration, partial(_order_rewind, arguments, mapping))
 
 
 async def _order_rewind(arguments: argparse.Namespace, mapping: Mapping, catalogue: Catalogue) -> int:
@@ -189,7 +189,7 @@ def _skip(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
     settings, configuration = _load(arguments, environ)
     mapping = found(configuration.mappings, arguments.mapping)
     _check_stream(mapping, "skip", "a message that fails goes by the queue's own redrive policy.")
-    return _with_store(settings, partial(_order_skip, arguments, mapping))
+    return _with_store(settings, configuration, partial(_order_skip, arguments, mapping))
 
 
 async def _order_skip(arguments: argparse.Namespace, mapping: Mapping, catalogue: Catalogue) -> int:
@@ -276,7 +276,7 @@ def _leases(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
             _print_leases(leases)
         return 0
 
-    return _with_store(settings, show, writes=False)
+    return _with_store(settings, configuration, show, writes=False)
 
 
 def _print_leases(leases: Sequence[Lease]) -> None:
@@ -351,7 +351,7 @@ def _forget(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
         print(f"mapping {name}: forgotten ({listed}).")
         return 0
 
-    return _with_store(settings, forget)
+    return _with_store(settings, configuration, forget)
 
 
 async def _runs(catalogue: Catalogue, name: str, worker: str) -> bool:
@@ -374,18 +374,21 @@ def _load(arguments: argparse.Namespace, environ: Table[str, str]) -> tuple[Sett
     return settings, daemon.load_configuration(settings, environ)
 
 
-def _with_store(settings: Settings, act: Callable[[Catalogue], Awaitable[int]], *, writes: bool = True) -> int:
+def _with_store(
+    settings: Settings, configuration: Configuration, act: Callable[[Catalogue], Awaitable[int]], *, writes: bool = True
+) -> int:
     if settings.state.startswith("memory:"):
         raise RequestRefused(
-            "ESM_STATE is memory://, which no other process can reach: operate a daemon that keeps its state in a file."
+            "ESM_STATE is memory://, which no other process can reach: operate a daemon that keeps its state in a file,"
+            " or in a table."
         )
 
     async def run() -> int:
-        store: Store = await open_store(settings.state, exclusive=False, read_only=True)
+        store: Store = await open_state(settings, configuration, exclusive=False, read_only=True)
         try:
             if writes:  # only now: what is not there is not made
                 await store.aclose()
-                store = await open_store(settings.state, exclusive=False)
+                store = await open_state(settings, configuration, exclusive=False)
             return await act(Catalogue(store))
         finally:
             await store.aclose()

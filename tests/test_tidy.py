@@ -35,6 +35,7 @@ MAY_SEE = {
     "settings": {"errors"},
     "config": {"model", "rules", "errors", "settings"},
     "demo": {"errors"},
+    "state": {"model", "ports", "settings", "config", "aws", "stores"},
     "filtering": {"model", "rules", "errors"},
 }
 """Which rooms of ours a room may import, besides itself."""

@@ -27,11 +27,12 @@ async def open_store(
     warn: Callable[[str], None] = lambda _: None,
 ) -> Store:
     """The store that `url` names: `memory://`, `sqlite:///absolute/path`, `sqlite:///./relative/path`,
-    `dynamodb://TABLE` (through `sessions`, which stay the caller's).
+    `dynamodb://TABLE` (through `sessions`, which are closed with the store, or now where it is refused).
 
     `exclusive`: the caller is the daemon, of which a SQLite file bears one at a time. `read_only`: beside a running
     daemon or without one; makes nothing that is not there.
-    Raises: RequestRefused (the URL), OperatorNeeded (the file, or another daemon holds it), StoreTooNew.
+    Raises: RequestRefused (the URL), StateMissing (`read_only`), OperatorNeeded (the file or table, or another daemon
+    holds it), Unavailable, StoreTooNew.
     """
     scheme, separator, rest = url.partition("://")
     match scheme:
@@ -41,7 +42,11 @@ async def open_store(
             return await SqliteStore.open(sqlite_path(url), exclusive=exclusive, read_only=read_only)
         case "dynamodb" if _TABLE.fullmatch(rest):
             assert sessions is not None, "a table is reached through sessions"
-            return await DynamoDBStore.open(rest, sessions, warn=warn, read_only=read_only)
+            try:
+                return await DynamoDBStore.open(rest, sessions, warn=warn, read_only=read_only)
+            except BaseException:
+                await sessions.aclose()
+                raise
         case _:
             raise RequestRefused(f"The state {url!r} is not known. Use {_FORMS}.")
 

@@ -22,7 +22,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from esm.aws.failures import code_behind, taking_apart
 from esm.aws.sessions import Sessions
-from esm.errors import Conflict, OperatorNeeded, ShardGone, Unavailable
+from esm.errors import Conflict, OperatorNeeded, ShardGone, StateMissing, Unavailable
 from esm.model.stored import Key, Page, Stored
 from esm.stores.limits import check_value
 
@@ -44,10 +44,23 @@ RETRY_S = 4.0
 READ_TIMEOUT_S = 5.0
 CREATE_S = 60.0
 """How long a new table may take until it can be used."""
+RECOVERY_S = 20.0
+"""How long a new table may refuse point-in-time recovery; then a warning says so."""
 
 _LOOK_S = 0.5
 _RANDOM_BITS = 22
 _KEYS = [("pk", "HASH"), ("sk", "RANGE")]
+_USABLE = {"ACTIVE", "UPDATING", "CREATING"}
+
+
+def create_command(table: str) -> str:
+    """What an operator types to make the table."""
+    attributes = " ".join([f"AttributeName={name},AttributeType=S" for name, _ in _KEYS])
+    keys = " ".join([f"AttributeName={name},KeyType={kind}" for name, kind in _KEYS])
+    return (
+        f"aws dynamodb create-table --table-name {table} --billing-mode PAY_PER_REQUEST"
+        f" --attribute-definitions {attributes} --key-schema {keys}"
+    )
 
 
 class DynamoDBStore:
@@ -64,7 +77,7 @@ class DynamoDBStore:
     ) -> "DynamoDBStore":
         """The store in `table`, which is made where it is missing, may be made, and `read_only` is false.
 
-        Raises: OperatorNeeded (no such table, another table's keys, permissions), Unavailable.
+        Raises: StateMissing, OperatorNeeded (another table's keys, permissions), Unavailable.
         """
         client = await sessions.client("dynamodb", read_timeout_s=READ_TIMEOUT_S)
         store = cls(table, client, sessions)
@@ -72,9 +85,18 @@ class DynamoDBStore:
             described = await store._described()
         except ShardGone as error:
             if read_only:
-                raise OperatorNeeded(f"The table {table} does not exist: no daemon has run with it.") from error
+                raise StateMissing(
+                    f"The table {table} does not exist in {sessions.region}: no daemon has run with it. Start one, or"
+                    " name its table (ESM_STATE, ESM_STATE_CONNECTION)."
+                ) from error
             described = await store._make(warn)
+        except OperatorNeeded as error:
+            raise OperatorNeeded(
+                f"The state's table {table} cannot be looked at ({error}): allow {', '.join(IAM_ACTIONS)} on it."
+            ) from error
         store._check(described)
+        if described.get("TableStatus") == "CREATING":  # by another worker
+            await store._wait_active()
         return store
 
     async def get(self, key: Key) -> Stored | None:
@@ -130,7 +152,8 @@ class DynamoDBStore:
                 raise _conflict(key, found, expected_version) from error
 
     async def aclose(self) -> None:
-        """Nothing: the client is the sessions'."""
+        """Close the sessions, which are the store's own."""
+        await self._sessions.aclose()
 
     async def _call(
         self,
@@ -172,18 +195,31 @@ class DynamoDBStore:
                 raise
         except OperatorNeeded as error:
             raise OperatorNeeded(
-                f"The table {self._table} does not exist, and it cannot be made ({error}): make it with the partition"
-                " key pk (string) and the sort key sk (string), or allow dynamodb:CreateTable."
+                f"The table {self._table} does not exist in {self._sessions.region}, and it cannot be made ({error})."
+                f" Allow {', '.join(IAM_ACTIONS_TO_CREATE)} on it, or make it: {create_command(self._table)}"
             ) from error
         described = await self._wait_active()
         try:
-            await self._sessions.control(
-                self._client, "update_continuous_backups", TableName=self._table,
-                PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True},
-            )  # fmt: skip
+            await self._recoverable()
         except (OperatorNeeded, Unavailable, ShardGone) as error:
             warn(f"point-in-time recovery of the table {self._table} is not on ({error})")
         return described
+
+    async def _recoverable(self) -> None:
+        """Switch point-in-time recovery on; a table that has just been made refuses that for a while."""
+        until = anyio.current_time() + RECOVERY_S
+        while True:
+            try:
+                await self._sessions.control(
+                    self._client, "update_continuous_backups", TableName=self._table,
+                    PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True},
+                )  # fmt: skip
+            except OperatorNeeded as error:
+                if code_behind(error) != "ContinuousBackupsUnavailableException" or anyio.current_time() > until:
+                    raise
+                await anyio.sleep(_LOOK_S)
+            else:
+                return
 
     async def _wait_active(self) -> dict[str, Any]:
         with anyio.move_on_after(CREATE_S):
@@ -201,10 +237,14 @@ class DynamoDBStore:
         keys = [(key["AttributeName"], key["KeyType"]) for key in described.get("KeySchema", ())]
         types = {one["AttributeName"]: one["AttributeType"] for one in described.get("AttributeDefinitions", ())}
         if keys != _KEYS or any(types.get(name) != "S" for name, _ in _KEYS):
+            shown = ", ".join([f"{name} ({kind}, {types.get(name)})" for name, kind in keys]) or "none"
             raise OperatorNeeded(
-                f"The table {self._table} is another program's: its keys are {keys}, and the state needs the partition"
+                f"The table {self._table} is another program's: its keys are {shown}, and the state needs the partition"
                 " key pk (string) and the sort key sk (string). Name another table (ESM_STATE)."
             )
+        status = described.get("TableStatus", "ACTIVE")
+        if status not in _USABLE:
+            raise OperatorNeeded(f"The table {self._table} is {status}: wait for its end, or name another (ESM_STATE).")
 
 
 def _partition(kind: str, owner: str) -> str:

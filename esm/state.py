@@ -1,0 +1,37 @@
+"""The state that the settings name, opened for the daemon or for a command, each by a connection of its own."""
+
+from collections.abc import Callable
+
+from esm.aws.sessions import OnRequest, Sessions
+from esm.config import Configuration
+from esm.model.connection import Connection, Way
+from esm.ports import Store
+from esm.settings import Settings
+from esm.stores import open_store
+
+
+def _uncounted(*_: str) -> None:
+    pass
+
+
+async def open_state(
+    settings: Settings, configuration: Configuration, on_request: OnRequest = _uncounted, *,
+    exclusive: bool, read_only: bool = False, warn: Callable[[str], None] = lambda _: None,
+) -> Store:  # fmt: skip
+    """The store of ESM_STATE; a table is reached by ESM_STATE_CONNECTION. See `open_store`.
+
+    Raises: StateMissing, OperatorNeeded, Unavailable, StoreTooNew.
+    """
+    sessions = _sessions(settings, configuration, configuration.state_connection, on_request)
+    return await open_store(settings.state, sessions, exclusive=exclusive, read_only=read_only, warn=warn)
+
+
+def _sessions(
+    settings: Settings, configuration: Configuration, connection: Connection | None, on_request: OnRequest
+) -> Sessions:
+    """Clients of its own: those of mappings come and go with the configuration."""
+    own = Sessions(
+        configuration.region, configuration.endpoint_url, configuration.endpoints, on_request,
+        worker=f"esm-{settings.worker_id}",
+    )  # fmt: skip
+    return own if connection is None else own.through(Way(connection))

@@ -1,0 +1,119 @@
+"""The daemon and every command with their state in a DynamoDB table."""
+
+import json
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from tests.end_to_end.test_kcl import Application
+from tests.end_to_end.test_streams import Stream, mapping
+from tests.end_to_end.world import World, client, wait_for
+
+
+@pytest.fixture
+def table(ministack: str) -> Iterator[str]:
+    """The name of a table that nobody has made."""
+    name = f"esm-{uuid.uuid4().hex}"
+    yield name
+    dynamodb = client("dynamodb", ministack)
+    if name in dynamodb.list_tables()["TableNames"]:
+        dynamodb.delete_table(TableName=name)
+
+
+def configure(world: World, stream: Stream, kinesalite: str, ministack: str, **more: str) -> None:
+    world.configure(
+        endpoint_url=ministack, endpoints={"kinesis": kinesalite, **more},
+        connections={"state": {"EndpointUrl": ministack}}, functions={"clicks": world.function()},
+        mappings=[mapping(stream.arn, BatchSize=10, ParallelizationFactor=2)],
+    )  # fmt: skip
+
+
+def test_a_daemon_that_is_killed_again_and_again_loses_nothing_and_stores_at_most_one_position_a_second(
+    world: World, kinesalite: str, ministack: str, table: str
+) -> None:
+    world.environ |= {"ESM_STATE": f"dynamodb://{table}", "ESM_STATE_CONNECTION": "state"}
+    stream = Stream(kinesalite, f"state-{uuid.uuid4().hex[:8]}", 2)
+    configure(world, stream, kinesalite, ministack, dynamodb="http://127.0.0.1:9")  # the connection has its own
+    has_ended = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not has_ended.wait(0.02):
+            stream.put(f"key{number % 7}")
+            number += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(3):
+            world.start()
+            before = len(set(world.taken()))
+            wait_for(lambda before=before: len(set(world.taken())) > before + 60, "the daemon takes records")
+            world.stop(signal.SIGKILL)
+        world.start()
+        began_at, writes = time.monotonic(), _writes(world)
+        time.sleep(4)
+        took_s, writes = time.monotonic() - began_at, _writes(world) - writes
+    finally:
+        has_ended.set()
+        writer.join()
+    shards, status_items = 2, took_s / 5 + 1
+    assert 0 < writes <= (took_s + 1) * shards + status_items
+    total = sum(len(ids) for ids in stream.sent.values())
+    wait_for(lambda: len(set(world.taken())) == total, "every record is taken")
+    assert world.first_orders() == stream.sent
+    assert world.stop() == 0
+    keys = client("dynamodb", ministack).describe_table(TableName=table)["Table"]["KeySchema"]
+    assert [(key["AttributeName"], key["KeyType"]) for key in keys] == [("pk", "HASH"), ("sk", "RANGE")]
+
+
+def _writes(world: World) -> float:
+    return world.metric("esm_aws_requests_total", service="dynamodb", operation="PutItem", outcome="ok")
+
+
+def test_every_command_works_on_a_table(world: World, kinesalite: str, ministack: str, table: str) -> None:
+    world.environ["ESM_STATE"] = f"dynamodb://{table}"
+    stream = Stream(kinesalite, f"commands-{uuid.uuid4().hex[:8]}", 1)
+    configure(world, stream, kinesalite, ministack)
+    world.start()
+    stream.put("key")
+    wait_for(lambda: world.taken() == ["key-0000"], "the record is taken")
+    (row,) = wait_for(
+        lambda: [row for row in json.loads(world.command("status", "--json").stdout) if row["state"] == "Enabled"],
+        "status says so",
+    )
+    wait_for(
+        lambda: [lease for lease in _leases(world) if lease["arrived_at"] is not None], "the position is in the table"
+    )
+    assert "paused" in world.command("pause", row["uuid"]).stdout
+    wait_for(lambda: [view["state"] for view in world.status()] == ["Disabled"], "it rests", 5)
+    assert "resumed" in world.command("resume", row["uuid"]).stdout
+    assert "is stored" in world.command("rewind", row["uuid"], "--to", "trim-horizon", "--yes").stdout
+    wait_for(lambda: world.taken() == ["key-0000", "key-0000"], "it is read again")
+    assert "runs in the daemon" not in world.command("skip", row["uuid"], "x", "--to", "1").stderr
+    assert "is in the configuration" in world.command("forget", row["uuid"]).stderr
+    application = Application(ministack, f"app-{uuid.uuid4().hex[:8]}")
+    application.consume(stream, 1)
+    arguments = ("import-kcl", "--table", application.name, "--mapping", "clicks", "--look-s", "0.3", "--replace")
+    assert "The state is in use by" in world.command(*arguments, "--yes").stderr
+    assert world.stop() == 0
+    done = world.command(*arguments, "--yes")
+    assert done.returncode == 0, done.stderr
+    (lease,) = _leases(world)
+    assert lease["generation"] > 1
+    world.settings["ESM_STATE"] = "dynamodb://nobody-made-this"
+    for command in (("status",), ("leases",), ("pause", row["uuid"])):
+        assert "no daemon has run with it" in world.command(*command).stderr
+    assert world.command(*arguments).returncode == 0  # a dry run makes nothing
+    assert client("dynamodb", ministack).list_tables()["TableNames"].count("nobody-made-this") == 0
+    world.settings["ESM_STATE"] = f"dynamodb://{application.name}"
+    assert "is another program's: its keys are leaseKey (HASH, S), and" in world.command("run").stderr
+
+
+def _leases(world: World) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads(world.command("leases", "--json").stdout)
+    return found
