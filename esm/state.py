@@ -1,13 +1,13 @@
-"""The state that the settings name, opened for the daemon or for a command, each by a connection of its own."""
+"""The state that the settings name, and its blobs, opened for the daemon or a command, each by its own connection."""
 
 from collections.abc import Callable
 
 from esm.aws.sessions import OnRequest, Sessions
 from esm.config import Configuration
 from esm.model.connection import Connection, Way
-from esm.ports import Store
+from esm.ports import Blobs, Store
 from esm.settings import Settings
-from esm.stores import open_store
+from esm.stores import open_blobs, open_store
 
 
 def _uncounted(*_: str) -> None:
@@ -24,6 +24,17 @@ async def open_state(
     """
     sessions = _sessions(settings, configuration, configuration.state_connection, on_request)
     return await open_store(settings.state, sessions, exclusive=exclusive, read_only=read_only, warn=warn)
+
+
+async def open_state_blobs(
+    settings: Settings, configuration: Configuration, on_request: OnRequest = _uncounted
+) -> Blobs | None:
+    """What ESM_BLOBS names, reached by ESM_BLOBS_CONNECTION; or the blobs beside a file. See `open_blobs`.
+
+    Raises: OperatorNeeded, Unavailable.
+    """
+    sessions = _sessions(settings, configuration, configuration.blobs_connection, on_request)
+    return await open_blobs(settings.state, settings.blobs, sessions)
 
 
 def _sessions(

@@ -47,6 +47,7 @@ CREATE_S = 60.0
 RECOVERY_S = 20.0
 """How long a new table may refuse point-in-time recovery; then a warning says so."""
 
+_CONFLICT = "ConditionalCheckFailedException"
 _LOOK_S = 0.5
 _RANDOM_BITS = 22
 _KEYS = [("pk", "HASH"), ("sk", "RANGE")]
@@ -164,7 +165,8 @@ class DynamoDBStore:
     ) -> dict[str, Any]:
         """One call on the table, made again for a few seconds while nothing answers.
 
-        Raises: OperatorNeeded, Unavailable.
+        Raises: OperatorNeeded (another version stands there), Unavailable (also where someone must act: a worker goes
+        on as soon as that is done).
         """
         policy = AsyncRetrying(
             retry=retry_if_exception_type(Unavailable), stop=stop_after_delay(RETRY_S),
@@ -175,7 +177,11 @@ class DynamoDBStore:
                 with attempt:
                     return await self._sessions.call(self._client, operation, TableName=self._table, **parameters)
         except ShardGone as error:  # the table's word for any resource that is not found
-            raise OperatorNeeded(f"The table {self._table} does not exist any more ({error})") from error
+            raise Unavailable(f"The table {self._table} does not exist any more ({error})") from error
+        except OperatorNeeded as error:
+            if code_behind(error) == _CONFLICT:
+                raise
+            raise Unavailable(f"The table {self._table}: {error}") from error
         raise AssertionError("tenacity ends by a result or an error")
 
     async def _described(self) -> dict[str, Any]:
@@ -275,7 +281,7 @@ def _condition(expected_version: int | None) -> dict[str, Any]:
 def _conflicting(error: OperatorNeeded) -> dict[str, Any]:
     """The item that stood in the way of a conditional write; empty where there is none. Raises: `error` itself."""
     cause = error.__cause__
-    if code_behind(error) != "ConditionalCheckFailedException" or not isinstance(cause, boto.ClientError):
+    if code_behind(error) != _CONFLICT or not isinstance(cause, boto.ClientError):
         raise error
     response: dict[str, Any] = dict(cause.response)
     found: dict[str, Any] = response.get("Item") or {}

@@ -21,10 +21,10 @@ KEYS = {
 }
 THERE = saying({"Table": {**KEYS, "TableStatus": "ACTIVE"}})
 TO_MAKE_IT = (
-    r"cannot be made \(.*not you\)\. Allow dynamodb:CreateTable, dynamodb:UpdateContinuousBackups on it, or make it: aws"
-    " dynamodb create-table --table-name table --billing-mode PAY_PER_REQUEST --attribute-definitions AttributeName=pk,"
-    "AttributeType=S AttributeName=sk,AttributeType=S --key-schema AttributeName=pk,KeyType=HASH AttributeName=sk,"
-    "KeyType=RANGE$"
+    r"cannot be made \(.*not you\)\. Allow dynamodb:CreateTable, dynamodb:UpdateContinuousBackups on it, or make it: "
+    "aws dynamodb create-table --table-name table --billing-mode PAY_PER_REQUEST --attribute-definitions"
+    " AttributeName=pk,AttributeType=S AttributeName=sk,AttributeType=S --key-schema"
+    " AttributeName=pk,KeyType=HASH AttributeName=sk,KeyType=RANGE$"
 )
 GONE = refusing("ResourceNotFoundException")
 
@@ -189,12 +189,16 @@ async def test_a_table_that_cannot_be_used_is_refused_with_why(
             await open_store("dynamodb://table", sessions, exclusive=True, read_only=read_only)
 
 
-async def test_a_table_that_goes_away_needs_an_operator() -> None:
-    async with aws_server(DescribeTable=THERE, GetItem=GONE) as (_, sessions):
+async def test_a_table_that_goes_away_is_waited_for_and_so_is_a_permission() -> None:
+    refused = refusing("AccessDeniedException", "not you")
+    async with aws_server(DescribeTable=THERE, GetItem=GONE, PutItem=refused) as (fake, sessions):
         store = await open_store("dynamodb://table", sessions, exclusive=True)
 
-        with pytest.raises(OperatorNeeded, match="does not exist any more"):
+        with pytest.raises(Unavailable, match="does not exist any more"):
             await store.get(KEY)
+        with pytest.raises(Unavailable, match=r"The table table: .*not you"):
+            await store.put(KEY, b"value", None)
+        assert len(fake.asked("PutItem")) == 1
 
 
 async def test_an_answer_in_another_language_is_unavailable() -> None:
