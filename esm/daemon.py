@@ -41,7 +41,7 @@ from esm.runtime.supervisor import Plan, Runner, Supervisor
 from esm.runtime.surroundings import ByteBudget, Surroundings, SystemClock
 from esm.settings import Settings, state_folder
 from esm.sources import open_queue, open_stream
-from esm.state import open_state
+from esm.state import open_bucket, open_state
 from esm.targets import make_target
 from esm.targets.counted import Counted
 from esm.telemetry import Telemetry
@@ -199,11 +199,14 @@ class Daemon:
                 settings, self._configuration, telemetry.aws_request, exclusive=True, warn=telemetry.warned
             )
             stack.push_async_callback(store.aclose)
+            blobs = await open_bucket(settings, self._configuration, telemetry.aws_request)
+            if blobs is not None:
+                stack.push_async_callback(blobs.aclose)
             around = Surroundings(
                 clock=SystemClock(), telemetry=telemetry, store=store,
                 budget=ByteBudget(settings.buffer_bytes_max), jitter=random.random, new_id=_new_id,
                 worker=settings.worker_id, sqs_wait_s=settings.sqs_wait_s,
-                checkpoint_interval_s=settings.checkpoint_interval_s,
+                checkpoint_interval_s=settings.checkpoint_interval_s, blobs=blobs,
             )  # fmt: skip
             adapters = make_adapters(settings, self._configuration, telemetry)
             stack.push_async_callback(adapters.aclose)

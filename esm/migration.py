@@ -15,20 +15,20 @@ from prometheus_client import CollectorRegistry
 
 from esm import daemon
 from esm.aws.lease_table import Item, LeaseTable, changed
-from esm.catalogue import Catalogue
+from esm.catalogue import Catalogue, remove_blob
 from esm.config import Configuration
 from esm.errors import Conflict, EsmError, RequestRefused, StateMissing
 from esm.model.kcl import SENTINELS, SHARD_END, Look, Row
 from esm.model.position import Shard, TrimHorizon
 from esm.model.stored import Key, Stored
-from esm.ports import Store, StreamSource
+from esm.ports import Blobs, Store, StreamSource
 from esm.rules import heartbeats, kcl, starting, stored
 from esm.rules.kcl import Entry
 from esm.rules.starting import START_ITEM, Start
 from esm.runtime.supervisor import Plan
 from esm.settings import Settings
 from esm.sources import open_stream
-from esm.state import open_state
+from esm.state import open_bucket, open_state
 from esm.telemetry import Telemetry
 
 LOOK_S = 15.0
@@ -84,7 +84,10 @@ async def import_kcl(settings: Settings, configuration: Configuration, request: 
         items = await _stopped(sides.table, request)
         start, entries = await _imported(sides, items)
         if store is not None and request.writes:
-            await _write(store, start, entries, held, plan.mapping.uuid)
+            blobs = await open_bucket(settings, configuration)
+            if blobs is not None:
+                stack.push_async_callback(blobs.aclose)
+            await _write(store, blobs, start, entries, held, plan.mapping.uuid)
     return _lines(entries, request, "stored", "the daemon goes on from there at its next start")
 
 
@@ -260,7 +263,9 @@ async def _held(store: Store, uuid: str) -> list[Stored]:
     return items
 
 
-async def _write(store: Store, start: Start, entries: Sequence[Entry], held: Sequence[Stored], uuid: str) -> None:
+async def _write(
+    store: Store, blobs: Blobs | None, start: Start, entries: Sequence[Entry], held: Sequence[Stored], uuid: str
+) -> None:
     """The beginning, then the leases, then remove what is left of before. A generation only grows."""
     before = {item.key: item for item in held}
 
@@ -281,6 +286,7 @@ async def _write(store: Store, start: Start, entries: Sequence[Entry], held: Seq
             generation = stored.decode_lease(before[key].value).generation + 1 if key in before else 1
             await put(key, stored.encode_lease(replace(entry.lease, generation=generation)))
     for item in before.values():
+        await remove_blob(item, blobs)
         await store.delete(item.key, item.version)
 
 

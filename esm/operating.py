@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from collections.abc import Mapping as Table
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
 
@@ -27,11 +28,10 @@ from esm.model.control import Caller, Control, Order, Rewind, Skip
 from esm.model.lease import Lease
 from esm.model.mapping import Mapping
 from esm.model.position import AfterSequence, AtSequence, AtTimestamp, Position, TrimHorizon
-from esm.ports import Store
 from esm.rules import operating, stored
 from esm.rules.progress import is_at_or_before, lowest
 from esm.settings import Settings, load_settings
-from esm.state import open_state
+from esm.state import open_bucket, open_state
 
 ANSWERS_WITHIN_S = 4.0
 """A daemon that runs writes its status within this time after the change counter was raised."""
@@ -384,14 +384,16 @@ def _with_store(
         )
 
     async def run() -> int:
-        store: Store = await open_state(settings, configuration, exclusive=False, read_only=True)
-        try:
+        async with AsyncExitStack() as stack:
+            store = await open_state(settings, configuration, exclusive=False, read_only=True)
+            stack.push_async_callback(store.aclose)
             if writes:  # only now: what is not there is not made
-                await store.aclose()
                 store = await open_state(settings, configuration, exclusive=False)
-            return await act(Catalogue(store))
-        finally:
-            await store.aclose()
+                stack.push_async_callback(store.aclose)
+            blobs = await open_bucket(settings, configuration) if writes else None
+            if blobs is not None:
+                stack.push_async_callback(blobs.aclose)
+            return await act(Catalogue(store, blobs))
 
     return anyio.run(run)
 

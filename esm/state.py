@@ -37,6 +37,16 @@ async def open_state_blobs(
     return await open_blobs(settings.state, settings.blobs, sessions)
 
 
+async def open_bucket(
+    settings: Settings, configuration: Configuration, on_request: OnRequest = _uncounted
+) -> Blobs | None:
+    """The blobs of ESM_BLOBS alone: None where there are none, and what is large is cut into items of the store.
+
+    Raises: OperatorNeeded, Unavailable.
+    """
+    return None if settings.blobs is None else await open_state_blobs(settings, configuration, on_request)
+
+
 def _sessions(
     settings: Settings, configuration: Configuration, connection: Connection | None, on_request: OnRequest
 ) -> Sessions:

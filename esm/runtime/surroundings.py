@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import anyio
 
 from esm.model.clocks import Instant, UnixTime
-from esm.ports import Clock, Store
+from esm.ports import Blobs, Clock, Store
 from esm.telemetry import Telemetry
 
 
@@ -172,3 +172,5 @@ class Surroundings:
     """Name of this worker in leases."""
     sqs_wait_s: int = 20
     checkpoint_interval_s: float = 0.0
+    blobs: Blobs | None = None
+    """Where a body lies that one item of the store cannot hold; None: it is cut into items."""
