@@ -1,6 +1,7 @@
 """The daemon and every command with their state in a DynamoDB table."""
 
 import json
+import os
 import signal
 import threading
 import time
@@ -11,7 +12,7 @@ import pytest
 
 from tests.end_to_end.test_kcl import Application
 from tests.end_to_end.test_streams import Stream, mapping
-from tests.end_to_end.world import World, client, wait_for
+from tests.end_to_end.world import CREDENTIALS, World, client, wait_for
 
 
 @pytest.fixture
@@ -55,14 +56,16 @@ def test_a_daemon_that_is_killed_again_and_again_loses_nothing_and_stores_at_mos
             wait_for(lambda before=before: len(set(world.taken())) > before + 60, "the daemon takes records")
             world.stop(signal.SIGKILL)
         world.start()
-        began_at, writes = time.monotonic(), _writes(world)
+        began_at, writes, reads = time.monotonic(), _calls(world, "PutItem"), _calls(world, "GetItem", "Query")
         time.sleep(4)
-        took_s, writes = time.monotonic() - began_at, _writes(world) - writes
+        took_s = time.monotonic() - began_at
+        writes, reads = _calls(world, "PutItem") - writes, _calls(world, "GetItem", "Query") - reads
     finally:
         has_ended.set()
         writer.join()
-    shards, status_items = 2, took_s / 5 + 1
-    assert 0 < writes <= (took_s + 1) * shards + status_items
+    shards, status_items, heartbeats = 2, took_s / 5 + 1, took_s * 24 / 60 + 1
+    assert 0 < writes <= (took_s + 1) * shards + status_items + heartbeats
+    assert 0 < reads <= took_s + 3
     total = sum(len(ids) for ids in stream.sent.values())
     wait_for(lambda: len(set(world.taken())) == total, "every record is taken")
     assert world.first_orders() == stream.sent
@@ -71,8 +74,9 @@ def test_a_daemon_that_is_killed_again_and_again_loses_nothing_and_stores_at_mos
     assert [(key["AttributeName"], key["KeyType"]) for key in keys] == [("pk", "HASH"), ("sk", "RANGE")]
 
 
-def _writes(world: World) -> float:
-    return world.metric("esm_aws_requests_total", service="dynamodb", operation="PutItem", outcome="ok")
+def _calls(world: World, *operations: str) -> float:
+    """Calls of the table: nothing else in this world is one of DynamoDB."""
+    return sum(world.metric("esm_aws_requests_total", service="dynamodb", operation=name) for name in operations)
 
 
 def test_every_command_works_on_a_table(world: World, kinesalite: str, ministack: str, table: str) -> None:
@@ -117,3 +121,37 @@ def test_every_command_works_on_a_table(world: World, kinesalite: str, ministack
 def _leases(world: World) -> list[dict[str, object]]:
     found: list[dict[str, object]] = json.loads(world.command("leases", "--json").stdout)
     return found
+
+
+def test_a_large_event_survives_a_kill_in_the_bucket_and_leaves_nothing(
+    world: World, kinesalite: str, ministack: str, table: str
+) -> None:
+    s3, bucket = client("s3", ministack), f"blobs-{uuid.uuid4().hex}"
+    world.environ |= {"ESM_STATE": f"dynamodb://{table}", "ESM_BLOBS": f"s3://{bucket}/esm"}
+    stream = Stream(kinesalite, f"large-{uuid.uuid4().hex[:8]}", 1)
+    one = {"FunctionName": "clicks", "EventSourceArn": stream.arn, "StartingPosition": "TRIM_HORIZON"}
+    world.configure(
+        endpoint_url=ministack, endpoints={"kinesis": kinesalite}, functions={"clicks": world.function(SLEEP_S="1")},
+        mappings=[{**one, "InvocationType": "Event"}],
+    )  # fmt: skip
+    world.settings = {**world.environ, "PATH": os.environ["PATH"], "HOME": str(world.folder), **CREDENTIALS}
+    refused = world.command("run")
+    assert (refused.returncode, f"The bucket {bucket} cannot be used" in refused.stderr) == (2, True), refused.stderr
+    s3.create_bucket(Bucket=bucket)
+
+    def objects() -> list[str]:
+        return [found["Key"] for found in s3.list_objects_v2(Bucket=bucket).get("Contents", [])]
+
+    world.start()
+    data = json.dumps({"id": "large", "key": "k", "pad": "x" * 600_000}).encode()
+    stream.kinesis.put_record(StreamName=stream.name, PartitionKey="k", Data=data)
+    (key,) = wait_for(objects, "the event's body is in the bucket")
+    assert key.startswith("esm/async/")
+    items = client("dynamodb", ministack).scan(TableName=table)["Items"]
+    assert max(len(item["val"]["B"]) for item in items) < 10_000
+    world.stop(signal.SIGKILL)
+    assert world.taken() == []
+    world.start()
+    wait_for(lambda: world.taken() == ["large"], "it is taken")
+    wait_for(lambda: not objects(), "the bucket is empty")
+    assert world.stop() == 0
