@@ -12,7 +12,7 @@ import pytest
 
 from tests.end_to_end.test_kcl import Application
 from tests.end_to_end.test_streams import Stream, mapping
-from tests.end_to_end.world import CREDENTIALS, World, client, wait_for
+from tests.end_to_end.world import ACCOUNT, CREDENTIALS, World, client, wait_for
 
 
 @pytest.fixture
@@ -79,13 +79,8 @@ def _calls(world: World, *operations: str) -> float:
     return sum(world.metric("esm_aws_requests_total", service="dynamodb", operation=name) for name in operations)
 
 
-def test_every_command_works_on_a_table(world: World, kinesalite: str, ministack: str, table: str) -> None:
-    world.environ["ESM_STATE"] = f"dynamodb://{table}"
-    stream = Stream(kinesalite, f"commands-{uuid.uuid4().hex[:8]}", 1)
-    configure(world, stream, kinesalite, ministack)
-    world.start()
-    stream.put("key")
-    wait_for(lambda: world.taken() == ["key-0000"], "the record is taken")
+def test_operators_commands_work_on_a_table(world: World, kinesalite: str, ministack: str, table: str) -> None:
+    stream = _one_taken(world, kinesalite, ministack, table)
     (row,) = wait_for(
         lambda: [row for row in json.loads(world.command("status", "--json").stdout) if row["state"] == "Enabled"],
         "status says so",
@@ -93,29 +88,57 @@ def test_every_command_works_on_a_table(world: World, kinesalite: str, ministack
     wait_for(
         lambda: [lease for lease in _leases(world) if lease["arrived_at"] is not None], "the position is in the table"
     )
+    assert row["source"] == stream.arn
     assert "paused" in world.command("pause", row["uuid"]).stdout
     wait_for(lambda: [view["state"] for view in world.status()] == ["Disabled"], "it rests", 5)
     assert "resumed" in world.command("resume", row["uuid"]).stdout
     assert "is stored" in world.command("rewind", row["uuid"], "--to", "trim-horizon", "--yes").stdout
     wait_for(lambda: world.taken() == ["key-0000", "key-0000"], "it is read again")
-    assert "runs in the daemon" not in world.command("skip", row["uuid"], "x", "--to", "1").stderr
-    assert "is in the configuration" in world.command("forget", row["uuid"]).stderr
+    assert world.stop() == 0
+
+
+def test_an_import_into_a_table_waits_for_its_workers_to_end(
+    world: World, kinesalite: str, ministack: str, table: str
+) -> None:
+    stream = _one_taken(world, kinesalite, ministack, table)
     application = Application(ministack, f"app-{uuid.uuid4().hex[:8]}")
     application.consume(stream, 1)
     arguments = ("import-kcl", "--table", application.name, "--mapping", "clicks", "--look-s", "0.3", "--replace")
+    wait_for(lambda: world.status()[0]["state"] == "Enabled", "it reads")
     assert "The state is in use by" in world.command(*arguments, "--yes").stderr
     assert world.stop() == 0
+    (before,) = _leases(world)
     done = world.command(*arguments, "--yes")
     assert done.returncode == 0, done.stderr
     (lease,) = _leases(world)
-    assert lease["generation"] > 1
-    world.settings["ESM_STATE"] = "dynamodb://nobody-made-this"
-    for command in (("status",), ("leases",), ("pause", row["uuid"])):
+    assert lease["generation"] > before["generation"]
+
+
+def test_commands_make_no_table_and_take_none_of_another_program(world: World, ministack: str, table: str) -> None:
+    one = {"FunctionName": "clicks", "EventSourceArn": f"arn:aws:kinesis:us-east-1:{ACCOUNT}:stream/none"}
+    world.configure(
+        endpoint_url=ministack, functions={"clicks": world.function()},
+        mappings=[{**one, "StartingPosition": "LATEST", "MaximumRetryAttempts": 1}],
+    )  # fmt: skip
+    world.settings = {
+        "PATH": os.environ["PATH"], "HOME": str(world.folder), **CREDENTIALS, "ESM_STATE": f"dynamodb://{table}"
+    }  # fmt: skip
+    for command in (("status",), ("leases",), ("pause", "clicks")):
         assert "no daemon has run with it" in world.command(*command).stderr
-    assert world.command(*arguments).returncode == 0  # a dry run makes nothing
-    assert client("dynamodb", ministack).list_tables()["TableNames"].count("nobody-made-this") == 0
+    assert table not in client("dynamodb", ministack).list_tables()["TableNames"]
+    application = Application(ministack, f"app-{uuid.uuid4().hex[:8]}")
     world.settings["ESM_STATE"] = f"dynamodb://{application.name}"
     assert "is another program's: its keys are leaseKey (HASH, S), and" in world.command("run").stderr
+
+
+def _one_taken(world: World, kinesalite: str, ministack: str, table: str) -> Stream:
+    world.environ["ESM_STATE"] = f"dynamodb://{table}"
+    stream = Stream(kinesalite, f"commands-{uuid.uuid4().hex[:8]}", 1)
+    configure(world, stream, kinesalite, ministack)
+    world.start()
+    stream.put("key")
+    wait_for(lambda: world.taken() == ["key-0000"], "the record is taken")
+    return stream
 
 
 def _leases(world: World) -> list[dict[str, object]]:
