@@ -123,16 +123,19 @@ def encode(event: AsyncEvent, parts_name: str, blob: Blob | None = None) -> tupl
 
 def encode_marker(blob: Blob) -> bytes:
     """What stands among the parts for a body that is a blob."""
-    return msgspec.json.encode(_Marker(1, blob))
+    return msgspec.json.encode(_Marker(FORMAT, blob))
 
 
 def decode_marker(value: bytes) -> Blob:
-    """The blob that a marker stands for. Raises: OperatorNeeded where the value is none of ours."""
+    """The blob that a marker stands for. Raises: OperatorNeeded where the value is none that this version reads."""
     try:
-        return msgspec.json.decode(value, type=_Marker).blob
+        found = msgspec.json.decode(value, type=_Marker)
+        if found.format == FORMAT:
+            return found.blob
+        raise msgspec.ValidationError(f"format {found.format}")
     except msgspec.MsgspecError as error:
         raise OperatorNeeded(
-            f"The marker of an asynchronous event's blob is not readable ({error}): it was not written by this program."
+            f"The marker of an asynchronous event's blob is not readable ({error}): it was not written by this version."
         ) from error
 
 

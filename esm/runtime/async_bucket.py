@@ -190,7 +190,11 @@ class AsyncBuckets:
             return True
         if self._around.blobs is None:
             return False
-        await self._around.blobs.delete(async_stored.decode_marker(part.value))
+        try:
+            blob = async_stored.decode_marker(part.value)
+        except OperatorNeeded:  # left to the version that wrote it
+            return False
+        await self._around.blobs.delete(blob)
         return True
 
     async def _named(self, bucket: int, names: set[str]) -> set[str]:

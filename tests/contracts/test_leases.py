@@ -238,6 +238,26 @@ async def test_a_state_whose_blob_is_gone_or_whose_bucket_nobody_names_stops_wit
         await claimed(store)
 
 
+async def test_what_a_newer_version_has_left_stays_to_it() -> None:
+    store = WithBlobs()
+    await store.put(Key("window", MAPPING.uuid, "shard-1!9!9!000"), b'{"format":2}', None)
+    await (await claimed(store)).save([at(1)], None)
+    assert await items(store) == ["shard-1!9!9!000"]
+
+
+async def test_a_claim_without_the_bucket_leaves_what_is_in_it() -> None:
+    store = WithBlobs()
+    owner = await claimed(store)
+    await owner.save([at(1)], window(1, LARGE))
+    bucket, store.blobs = store.blobs, None
+    owner._states._around = leases(store)._around
+    await owner.save([at(2)], None)
+    assert len(await items(store)) == 1
+    store.blobs = bucket
+    await claimed(store)
+    assert (await items(store), blobs_of(store)) == ([], set())
+
+
 async def test_without_its_bucket_a_state_is_not_removed_and_forgotten_with_it_it_is() -> None:
     store = WithBlobs()
     await (await claimed(store)).save([at(1)], window(1, LARGE))

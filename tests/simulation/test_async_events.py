@@ -357,6 +357,7 @@ def test_large_bodies_are_blobs_which_go_with_their_event_and_are_found_after_a_
         assert len((await store.scan("async", owner)).items) == 1, "a marker alone"
         await store.put(Key("async", owner, f"{'0' * 15}-gone-1-blob"), async_stored.encode_marker(left), None)
         await blobs.put(left, b"left")
+        await store.put(Key("async", owner, f"{'0' * 15}-newer-1-blob"), b'{"format":2}', None)
         function, play.functions = play.functions, {}
         await anyio.sleep(1000)
         play.world.blobs = None
@@ -375,6 +376,7 @@ def test_large_bodies_are_blobs_which_go_with_their_event_and_are_found_after_a_
     assert play.dropped() == int(is_changed)
     assert len(play.world.invocations) == int(not is_changed)
     assert not blobs.held
+    assert play.stored() == 1 + int(is_changed), "a newer version's marker, and that of the event whose blob was gone"
 
 
 def test_events_wait_for_a_bucket_that_is_not_named_any_more() -> None:
