@@ -49,7 +49,8 @@ from esm.runtime.supervisor import Plan, Runner, Supervisor
 from esm.runtime.surroundings import ByteBudget, Signal, Surroundings, SystemClock
 from esm.settings import Settings, state_folder
 from esm.sources import open_queue, open_stream
-from esm.stores import open_store, sqlite_path, worker_lock
+from esm.state import open_bucket, open_state
+from esm.stores import sqlite_path, worker_lock
 from esm.stores.worker_lock import WorkerLock
 from esm.targets import make_target
 from esm.targets.counted import Counted
@@ -215,7 +216,7 @@ class Daemon:
         self._controls: dict[str, Control] = {}
         self._fleet: Fleet | None = None
         self._displaced: BaseException | None = None
-        self._is_sole = place is None
+        self._is_sole = place is None and not settings.state.startswith("dynamodb:")
         self._adapters: Adapters | None = None
         self._telemetry = Telemetry(
             CollectorRegistry(), per_shard=settings.metrics_per_shard, tag_labels=settings.tag_labels
@@ -225,14 +226,20 @@ class Daemon:
         """Run until a signal. Raises: OperatorNeeded, RequestRefused, StoreTooNew when it cannot start."""
         settings, telemetry = self._settings, self._telemetry
         async with AsyncExitStack() as stack:
-            store = await open_store(settings.state, exclusive=True, lock=self._place.lock if self._place else None)
+            store = await open_state(
+                settings, self._configuration, telemetry.aws_request, exclusive=True, warn=telemetry.warned,
+                lock=self._place.lock if self._place else None,
+            )  # fmt: skip
             stack.push_async_callback(store.aclose)
             self._fleet = fleet = self._member(store, stack)
+            blobs = await open_bucket(settings, self._configuration, telemetry.aws_request)
+            if blobs is not None:
+                stack.push_async_callback(blobs.aclose)
             around = Surroundings(
                 clock=SystemClock(), telemetry=telemetry, store=store,
                 budget=ByteBudget(settings.buffer_bytes_max), jitter=random.random, new_id=_new_id,
                 worker=settings.worker_id, sqs_wait_s=settings.sqs_wait_s,
-                checkpoint_interval_s=settings.checkpoint_interval_s, members=fleet,
+                checkpoint_interval_s=settings.checkpoint_interval_s, blobs=blobs, members=fleet,
             )  # fmt: skip
             adapters = make_adapters(settings, self._configuration, telemetry)
             stack.push_async_callback(adapters.aclose)
