@@ -16,10 +16,11 @@ from prometheus_client import CollectorRegistry
 
 from esm import config
 from esm.api import operations
+from esm.api.fleet import FleetStatus
 from esm.aws.sessions import Sessions
 from esm.catalogue import Catalogue
 from esm.config import Configuration
-from esm.crew.membership import Membership
+from esm.crew.place import Place
 from esm.destinations import make_destination
 from esm.errors import ConfigurationRefused, OperatorNeeded, StoreTooNew, Unavailable
 from esm.host import Host
@@ -31,11 +32,14 @@ from esm.model.function import AsyncRules, Function, HostedFunction, LambdaFunct
 from esm.model.mapping import InvocationType, Mapping, State
 from esm.model.view import MappingView
 from esm.ports import Destination, Store, Target
+from esm.rules.sightings import Sightings
 from esm.rules.stored import FORMAT
 from esm.rules.ways import asynchronous_way, ways
 from esm.runtime.async_events import Accepting, AsyncEvents
 from esm.runtime.async_function import AsyncFunction
+from esm.runtime.bounded import Bounded
 from esm.runtime.fleet import Fleet, Identity
+from esm.runtime.membership import Membership
 from esm.runtime.observation import Observation
 from esm.runtime.orders import OrderBook
 from esm.runtime.queue import QueueRunner
@@ -45,7 +49,8 @@ from esm.runtime.supervisor import Plan, Runner, Supervisor
 from esm.runtime.surroundings import ByteBudget, Signal, Surroundings, SystemClock
 from esm.settings import Settings, state_folder
 from esm.sources import open_queue, open_stream
-from esm.stores import open_store, sqlite_path, worker_lock
+from esm.state import open_bucket, open_state
+from esm.stores import sqlite_path, worker_lock
 from esm.stores.worker_lock import WorkerLock
 from esm.targets import make_target
 from esm.targets.counted import Counted
@@ -77,6 +82,8 @@ class Adapters:
         """Those of the configuration by unqualified ARN, and the way to their asynchronous destinations."""
         self.orders = OrderBook()
         """What operators want of the positions of each mapping."""
+        self.members: Membership | None = None
+        """This worker among the others; None where nothing is to run."""
         self.events: AsyncEvents | None = None
         """The asynchronous queue; None where nothing is to run."""
 
@@ -84,11 +91,18 @@ class Adapters:
         """The one target of a function: its environments and connections are shared by its mappings."""
         if (function, way) not in self._targets:
             if isinstance(function, HostedFunction):
-                made: Target = self.host.target(function)
+                made: Target = self._bounded(function, self.host.target(function))
             else:
                 made = make_target(function, self.sessions.through(way), self.telemetry)
             self._targets[function, way] = Counted(made)
         return self._targets[function, way]
+
+    def _bounded(self, function: HostedFunction, target: Target) -> Target:
+        """The reserved concurrency holds over all workers; without others the host itself keeps it."""
+        reserved = function.reserved_concurrency
+        if not reserved or self.members is None or self.members.is_sole:
+            return target
+        return Bounded(self.members, f"function:{function.arn.unqualified}", reserved, target)
 
     async def build(self, around: Surroundings, plan: Plan, observation: Observation) -> Runner:
         """What runs a mapping. Raises: OperatorNeeded, Unavailable (the function's role is asked for)."""
@@ -118,7 +132,7 @@ class Adapters:
             return target
         events, arn = self.events, str(plan.function.arn.unqualified)
         observation.async_backlog = lambda: events.backlogs().get(arn, 0)
-        return Accepting(events, target, around)
+        return Accepting(events, plan.function.role, around)
 
     def async_function(self, arn: Arn) -> AsyncFunction:
         """What the asynchronous events of a function need now."""
@@ -183,13 +197,17 @@ class Daemon:
 
     def __init__(
         self, settings: Settings, environ: Table[str, str], configuration: Configuration,
-        place: Membership | None = None,
+        place: Place | None = None,
     ) -> None:  # fmt: skip
         """`place`: that of one worker of several, under a supervisor."""
         self._place = place
         self._settings = settings
         self._environ = environ
         self._configuration = configuration
+        self._refused = ConfigurationRefused([])
+        """What was refused since a configuration was taken the last time."""
+        self._looks_again = False
+        """It named files that were not watched before, so it is read once more."""
         self._is_ready = False
         self._begun: set[str] = set()
         self._have_all_begun = False
@@ -197,8 +215,8 @@ class Daemon:
         """The change counter that was followed last."""
         self._controls: dict[str, Control] = {}
         self._fleet: Fleet | None = None
-        self._refused: BaseException | None = None
-        self._is_sole = place is None
+        self._displaced: BaseException | None = None
+        self._is_sole = place is None and not settings.state.startswith("dynamodb:")
         self._adapters: Adapters | None = None
         self._telemetry = Telemetry(
             CollectorRegistry(), per_shard=settings.metrics_per_shard, tag_labels=settings.tag_labels
@@ -208,18 +226,25 @@ class Daemon:
         """Run until a signal. Raises: OperatorNeeded, RequestRefused, StoreTooNew when it cannot start."""
         settings, telemetry = self._settings, self._telemetry
         async with AsyncExitStack() as stack:
-            store = await open_store(settings.state, exclusive=True, lock=self._place.lock if self._place else None)
+            store = await open_state(
+                settings, self._configuration, telemetry.aws_request, exclusive=True, warn=telemetry.warned,
+                lock=self._place.lock if self._place else None,
+            )  # fmt: skip
             stack.push_async_callback(store.aclose)
             self._fleet = fleet = self._member(store, stack)
+            blobs = await open_bucket(settings, self._configuration, telemetry.aws_request)
+            if blobs is not None:
+                stack.push_async_callback(blobs.aclose)
             around = Surroundings(
                 clock=SystemClock(), telemetry=telemetry, store=store,
                 budget=ByteBudget(settings.buffer_bytes_max), jitter=random.random, new_id=_new_id,
                 worker=settings.worker_id, sqs_wait_s=settings.sqs_wait_s,
-                checkpoint_interval_s=settings.checkpoint_interval_s, members=fleet,
+                checkpoint_interval_s=settings.checkpoint_interval_s, blobs=blobs, members=fleet,
             )  # fmt: skip
             adapters = make_adapters(settings, self._configuration, telemetry)
             stack.push_async_callback(adapters.aclose)
             adapters.host.end_leftovers()
+            adapters.members = fleet
             adapters.events = AsyncEvents(around, adapters.async_function)
             supervisor = Supervisor(
                 around, lambda plan, observation: adapters.build(around, plan, observation)
@@ -228,7 +253,10 @@ class Daemon:
             telemetry.live.async_backlogs = adapters.events.backlogs
             telemetry.live.buffered_bytes = lambda: around.budget.used_bytes
             telemetry.live.heartbeat_age_s = lambda: fleet.heartbeat_age_s
-            app = operations.application(telemetry.exposed, supervisor.views, lambda: self.is_ready(supervisor.views()))
+            answers = FleetStatus(
+                store, around.clock, telemetry, around.worker, supervisor.views, Sightings(settings.failover_s)
+            )
+            app = operations.application(telemetry.exposed, answers.answer, lambda: self.is_ready(supervisor.views()))
             host, port = settings.metrics_host_port
             bound = settings.metrics_address.rpartition(":")[0]
             port = await stack.enter_async_context(operations.serving(app, host, port, self._socket))
@@ -297,8 +325,8 @@ class Daemon:
                     name = signal.Signals(number).name
                     tasks.start_soon(self._drain, supervisor, reporter, events, tasks, name)
                 tasks.cancel_scope.cancel()
-        if self._refused is not None:
-            raise self._refused
+        if self._displaced is not None:
+            raise self._displaced
 
     async def _drain(
         self, supervisor: Supervisor, reporter: Reporter, events: AsyncEvents, tasks: anyio.abc.TaskGroup, reason: str
@@ -321,14 +349,15 @@ class Daemon:
         """Apply changes of the file within a second; a wrong file is refused and the old one goes on.
 
         What is seen is always what stood there before the reading: a change made meanwhile differs from it, and is
-        read next time. The first look reads once more what the start has read.
+        read next time. The first look reads once more what the start has read, and so does the one after a refusal
+        that names files of its own.
         """
         seen = ""
         while True:
             await anyio.sleep(LOOK_EVERY_S)
             if not self._is_ready:
                 continue
-            found = config.digest(self._configuration)
+            found = config.digest(self._configuration, self._refused.files)
             if found != seen:
                 seen = found
                 self._take_over(supervisor)
@@ -357,7 +386,7 @@ class Daemon:
         try:
             await self._fleet.run()
         except* OperatorNeeded as refused:
-            self._refused = refused.exceptions[0]
+            self._displaced = refused.exceptions[0]
             tasks.cancel_scope.cancel()
 
     async def _know_controls(self, catalogue: Catalogue) -> None:
@@ -401,14 +430,22 @@ class Daemon:
             changed = load_configuration(self._settings, self._environ)
             config.check_successor(self._configuration, changed)
         except ConfigurationRefused as refused:
-            self._telemetry.configuration_refused([str(problem) for problem in refused.problems])
+            self._refuse(refused)
             return
+        self._refused = ConfigurationRefused([])
         if changed == self._configuration:
             return
         said = set(self._configuration.warnings)
         self._configuration = changed
         self._apply(supervisor, changed, said)
         self._telemetry.configuration_applied(mappings=len(changed.mappings), functions=len(changed.functions))
+
+    def _refuse(self, refused: ConfigurationRefused) -> None:
+        """Say so, and watch the files that it names from now on; the look that this brings is no second refusal."""
+        before, self._refused = self._refused, refused
+        if not self._looks_again or refused.problems != before.problems:
+            self._telemetry.configuration_refused([str(problem) for problem in refused.problems])
+        self._looks_again = not set(refused.files) <= {*self._configuration.files, *before.files}
 
     def _apply(self, supervisor: Supervisor, configuration: Configuration, said: Collection[str] = ()) -> None:
         for warning in configuration.warnings:

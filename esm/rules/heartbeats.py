@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from esm.model.clocks import UnixTime
 from esm.model.stored import Key
 from esm.model.worker import Heartbeat, HostLock, Known
 from esm.rules.stored import FORMAT, check_format, unreadable
@@ -30,6 +31,7 @@ class _Document(msgspec.Struct, omit_defaults=True):
     lock: tuple[str, int, int, str] | None = None
     moves: dict[str, int] = {}
     ended: tuple[str, ...] = ()
+    at: float | None = None
 
 
 def key(worker: str) -> Key:
@@ -41,7 +43,7 @@ def encode(heartbeat: Heartbeat) -> bytes:
     """The heartbeat as the store keeps it."""
     lock = heartbeat.lock
     document = _Document(
-        worker=heartbeat.worker, run=heartbeat.run, beat=heartbeat.beat, reads=heartbeat.format,
+        at=heartbeat.at, worker=heartbeat.worker, run=heartbeat.run, beat=heartbeat.beat, reads=heartbeat.format,
         is_leaving=heartbeat.is_leaving, is_released=heartbeat.is_released,
         mappings={uuid: (known.digest, known.epoch) for uuid, known in heartbeat.mappings.items()},
         busy=sorted(heartbeat.busy), broken=sorted(heartbeat.broken), unlisted=sorted(heartbeat.unlisted),
@@ -63,6 +65,7 @@ def decode(value: bytes) -> Heartbeat:
     except msgspec.MsgspecError as error:
         raise unreadable("heartbeat", str(error)) from error
     return Heartbeat(
+        at=None if document.at is None else UnixTime(document.at),
         worker=document.worker, run=document.run, beat=document.beat, format=document.reads,
         is_leaving=document.is_leaving, is_released=document.is_released,
         mappings={uuid: Known(digest, epoch) for uuid, (digest, epoch) in document.mappings.items()},

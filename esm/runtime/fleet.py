@@ -17,7 +17,7 @@ import anyio
 from esm.errors import Conflict, OperatorNeeded, StoreTooNew, Unavailable
 from esm.model.clocks import Instant
 from esm.model.stored import Key, Stored
-from esm.model.worker import ASYNC, Heartbeat, HostLock, Known, owner_name, worker_of
+from esm.model.worker import Heartbeat, HostLock, Known, is_mapping, owner_name, worker_of
 from esm.ports import Clock, Store
 from esm.rules import heartbeats, stored
 from esm.rules.assignment import weight
@@ -320,7 +320,7 @@ class Fleet:
         known = {uuid: Known(self._digests.get(uuid, ""), self._epochs.get(uuid, 0)) for uuid in self._offered}
         moves = {uuid: epoch for uuid, epoch in self._epochs.items() if uuid not in self._offered}
         return Heartbeat(
-            worker=self._me.worker, run=self._me.run, beat=beat, format=self._me.format,
+            worker=self._me.worker, run=self._me.run, beat=beat, format=self._me.format, at=self._clock.wall(),
             is_leaving=self._is_leaving, is_released=self._is_released, mappings=known, busy=frozenset(self._busy),
             broken=frozenset(self._broken), unlisted=frozenset(self._unlisted), lock=self._me.lock,
             moves=moves, ended=self._me.ended,
@@ -425,8 +425,7 @@ class Fleet:
 
     async def _look_at_foreign(self) -> bool:
         """Know the leases of mappings that only others run: they count in what is a fair part."""
-        wanted = {uuid for one in self.live for uuid in one.mappings} - self._offered.keys() - {ASYNC}
-        wanted = {uuid for uuid in wanted if ":" not in uuid}  # the others are subjects of shares
+        wanted = {uuid for one in self.live for uuid in one.mappings if is_mapping(uuid)} - self._offered.keys()
         for uuid in self._foreign.keys() - wanted:
             del self._foreign[uuid]
             if uuid not in self._offered:

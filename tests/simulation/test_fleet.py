@@ -12,8 +12,8 @@ from esm.model.clocks import Instant
 from esm.model.mapping import Mapping
 from esm.model.position import TrimHorizon
 from tests.simulation import promises
-from tests.simulation.replicas import FAILOVER_S, FleetPlay, Worker
 from tests.simulation.freezing import simulate
+from tests.simulation.replicas import FAILOVER_S, FleetPlay, Worker
 from tests.simulation.world import stream_mapping
 
 
