@@ -4,6 +4,7 @@ Law: a shared answer counts only while its author is the one who lists: what an 
 """
 
 from esm.errors import Conflict, EsmError
+from esm.model.clocks import Instant
 from esm.model.mapping import Mapping
 from esm.model.position import Shard, StreamFacts
 from esm.model.stored import Key
@@ -14,6 +15,9 @@ from esm.runtime.surroundings import Surroundings
 
 KIND = "listing"
 
+ABLE_AGAIN_S = 300.0
+"""A worker that could not list leaves it to the others for so long, while one of them can."""
+
 
 class Listing:
     """What is known of the shards of one mapping's stream."""
@@ -22,6 +26,7 @@ class Listing:
         self._around = around
         self._uuid = mapping.uuid
         self._source = source
+        self._able_at = Instant(0.0)
 
     async def look(self) -> tuple[StreamFacts, list[Shard]]:
         """Facts and shards of the stream: asked for here, or by the worker who asks for all.
@@ -31,11 +36,13 @@ class Listing:
         members = self._around.members
         shared = None if members.lists(self._uuid) else await self._read()
         if shared is not None and members.is_lister(self._uuid, shared.author):
-            members.listed(self._uuid, is_able=True)
+            if self._around.clock.now() >= self._able_at:
+                members.listed(self._uuid, is_able=True)
             return StreamFacts(shared.identity, shared.retention_s), list(shared.shards)
         try:
             facts, shards = await self._source.facts(), await self._source.shards()
         except EsmError:
+            self._able_at = Instant(self._around.clock.now() + ABLE_AGAIN_S)
             members.listed(self._uuid, is_able=False)
             raise
         members.listed(self._uuid, is_able=True)

@@ -252,7 +252,7 @@ def test_in_a_rollout_a_mapping_that_only_new_workers_know_is_theirs_and_no_shar
         play = FleetPlay(6, new, faults=False, shards=[4, 2, 6])
         async with anyio.create_task_group() as play.tasks:
             play.join(old), play.join(old)
-            play.tasks.start_soon(partial(play.write_for, 150, 8))
+            play.tasks.start_soon(partial(play.write_for, 150, 8, reshards=False))
             await anyio.sleep(15)
             play.join(new)
             await anyio.sleep(10)
@@ -344,8 +344,9 @@ def test_a_worker_that_may_not_list_leaves_it_to_another_and_all_know_the_shards
             await anyio.sleep(40)
             assert play.open_shards() <= play.owners().keys()
             lister.streams["u1"].is_forbidden = False
-            await anyio.sleep(70)
+            await anyio.sleep(400)
             await play.check_quiet()
+            assert lister.fleet.lists("u1")
             await play.end()
 
     simulate(main)
