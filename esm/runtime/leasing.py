@@ -172,6 +172,8 @@ class Leases:
     async def claim(self, shard: Shard) -> ShardLease | Lease:
         """Take a shard over, from its stored positions or its first one; the lease as it is, where its owner lives.
 
+        Nobody reads a finished shard: who finished it is no owner when an order reopens it.
+
         Raises: Unavailable, StoreTooNew.
         """
         key = Key("lease", self._uuid, shard.id)
@@ -182,6 +184,7 @@ class Leases:
             before = stored.decode_lease(item.value) if item else None
             if (
                 before is not None
+                and not before.is_finished
                 and before.owner not in ("", members.owner)
                 and not await members.is_gone(before.owner)
             ):
@@ -253,7 +256,7 @@ class Leases:
 def _takeover(around: Surroundings, before: Lease | None) -> Takeover | None:
     """None where there was no owner, where it was this worker, or where it ended before this one began."""
     members, clock = around.members, around.clock
-    if before is None or before.owner == members.owner:
+    if before is None or before.is_finished or before.owner == members.owner:
         return None
     if before.owner:
         silent_s = members.silent_s(before.owner)

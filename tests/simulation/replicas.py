@@ -313,11 +313,15 @@ class Worker:
     async def _follow_orders(self) -> None:
         """What the daemon does once a second."""
         catalogue = Catalogue(self.store)
+        followed = -1
         while True:
-            try:
-                self.book.follow(await catalogue.controls())
-            except EsmError:
-                await anyio.sleep(0.5)
+            changes = self.fleet.changes
+            if changes != followed:
+                try:
+                    self.book.follow(await catalogue.controls())
+                    followed = changes
+                except EsmError:
+                    await anyio.sleep(0.5)
             await anyio.sleep(1)
 
     def stop(self, grace_s: float = 30) -> None:
