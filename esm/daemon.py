@@ -36,9 +36,10 @@ from esm.runtime.observation import Observation
 from esm.runtime.orders import OrderBook
 from esm.runtime.queue import QueueRunner
 from esm.runtime.reporting import Reporter
+from esm.runtime.rewriting import Rewriter
 from esm.runtime.stream import StreamRunner
 from esm.runtime.supervisor import Plan, Runner, Supervisor
-from esm.runtime.surroundings import ByteBudget, Surroundings, SystemClock
+from esm.runtime.surroundings import ByteBudget, Formats, Surroundings, SystemClock
 from esm.settings import Settings, state_folder
 from esm.sources import open_queue, open_stream
 from esm.stores import open_store
@@ -187,6 +188,7 @@ class Daemon:
         """The change counter that was followed last."""
         self._controls: dict[str, Control] = {}
         self._adapters: Adapters | None = None
+        self._formats = Formats()
         self._telemetry = Telemetry(
             CollectorRegistry(), per_shard=settings.metrics_per_shard, tag_labels=settings.tag_labels
         )
@@ -201,7 +203,7 @@ class Daemon:
                 clock=SystemClock(), telemetry=telemetry, store=store,
                 budget=ByteBudget(settings.buffer_bytes_max), jitter=random.random, new_id=_new_id,
                 worker=settings.worker_id, sqs_wait_s=settings.sqs_wait_s,
-                checkpoint_interval_s=settings.checkpoint_interval_s,
+                checkpoint_interval_s=settings.checkpoint_interval_s, formats=self._formats,
             )  # fmt: skip
             adapters = make_adapters(settings, self._configuration, telemetry)
             stack.push_async_callback(adapters.aclose)
@@ -222,7 +224,8 @@ class Daemon:
             self._adapters = adapters
             catalogue = Catalogue(store)
             await self._know_controls(catalogue)
-            await self._serve(supervisor, Reporter(around, supervisor), adapters, catalogue)
+            rewriter = Rewriter(around, self._mappings)
+            await self._serve(supervisor, Reporter(around, supervisor), rewriter, adapters, catalogue)
 
     def is_ready(self, views: Sequence[MappingView]) -> bool:
         """Whether the daemon runs, and every mapping that is switched on has begun once: it was Enabled, or showed a
@@ -234,7 +237,7 @@ class Daemon:
         return self._is_ready and self._have_all_begun
 
     async def _serve(
-        self, supervisor: Supervisor, reporter: Reporter, adapters: Adapters, catalogue: Catalogue
+        self, supervisor: Supervisor, reporter: Reporter, rewriter: Rewriter, adapters: Adapters, catalogue: Catalogue
     ) -> None:
         events = adapters.events
         assert events is not None
@@ -244,6 +247,7 @@ class Daemon:
                 tasks.start_soon(supervisor.run)
                 tasks.start_soon(reporter.run)
                 tasks.start_soon(events.run)
+                tasks.start_soon(rewriter.run)
                 tasks.start_soon(self._follow_file, supervisor)
                 tasks.start_soon(self._follow_operators, supervisor, reporter, catalogue)
                 tasks.start_soon(_let_go, supervisor, adapters)
@@ -253,13 +257,15 @@ class Daemon:
                         break
                     self._is_ready = False
                     name = signal.Signals(number).name
-                    tasks.start_soon(self._drain, supervisor, reporter, events, tasks, name)
+                    tasks.start_soon(self._drain, supervisor, reporter, rewriter, events, tasks, name)
                 tasks.cancel_scope.cancel()
 
     async def _drain(
-        self, supervisor: Supervisor, reporter: Reporter, events: AsyncEvents, tasks: anyio.abc.TaskGroup, reason: str
-    ) -> None:
+        self, supervisor: Supervisor, reporter: Reporter, rewriter: Rewriter, events: AsyncEvents,
+        tasks: anyio.abc.TaskGroup, reason: str,
+    ) -> None:  # fmt: skip
         grace_s = self._settings.shutdown_grace_s
+        ends_at = anyio.current_time() + grace_s
         self._telemetry.draining(reason, grace_s)
         async with anyio.create_task_group() as draining:
             draining.start_soon(events.drain, grace_s)
@@ -267,6 +273,8 @@ class Daemon:
         is_complete = is_complete and events.has_ended
         with anyio.move_on_after(1):
             await reporter.write(supervisor.views())
+        with anyio.CancelScope(deadline=ends_at):
+            await rewriter.finish()
         self._telemetry.stopped(complete=is_complete)
         tasks.cancel_scope.cancel()
 
@@ -297,7 +305,7 @@ class Daemon:
                 await reporter.write(supervisor.views())
 
     async def _know_controls(self, catalogue: Catalogue) -> None:
-        """Return once it is known what is paused: nothing may run before."""
+        """Return once it is known what is paused: nothing may run before. A newer worker may write it readable."""
         while True:
             if await self._look_at_controls(catalogue):
                 return
@@ -306,21 +314,29 @@ class Daemon:
     async def _look_at_controls(self, catalogue: Catalogue) -> bool:
         """Know what operators want now; False: the store does not say, and what was known stays."""
         try:
+            self._formats.follow(await catalogue.announced())
             changes = await catalogue.changes()
             controls = await catalogue.controls() if changes != self._changes else None
         except Unavailable as error:
             self._telemetry.store_failed("controls", str(error))
             return False
-        except (StoreTooNew, OperatorNeeded) as error:
+        except StoreTooNew as error:
+            self._telemetry.unreadable("controls", str(error))
+            return False
+        except OperatorNeeded as error:
             if self._changes is None:
                 raise
-            self._telemetry.store_failed("controls", str(error))
+            self._telemetry.unreadable("controls", str(error))
             return False
         self._changes = changes
         if controls is not None and self._adapters is not None:
             self._controls = {control.mapping: control for control in controls}
             self._adapters.orders.follow(controls)
         return True
+
+    def _mappings(self) -> set[str]:
+        """UUIDs of the mappings that this worker knows."""
+        return {mapping.uuid for mapping in self._configuration.mappings} | self._controls.keys()
 
     def _plans(self) -> dict[str, Plan]:
         """The mappings of the configuration, without those that operators let rest."""

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from esm import daemon
 from esm.aws.lease_table import Item, LeaseTable, changed
+from esm.catalogue import Catalogue
 from esm.config import Configuration
 from esm.errors import EsmError, RequestRefused
 from esm.model.kcl import SENTINELS, SHARD_END, Look, Row
@@ -227,17 +228,18 @@ async def _held(store: Store, uuid: str) -> list[Stored]:
 async def _write(store: Store, start: Start, entries: Sequence[Entry], held: Sequence[Stored], uuid: str) -> None:
     """The beginning, then the leases, then remove what is left of before. A generation only grows."""
     before = {item.key: item for item in held}
+    write = await Catalogue(store).write_format()
 
     async def put(key: Key, value: bytes) -> None:
         item = before.pop(key, None)
         await store.put(key, value, None if item is None else item.version)
 
-    await put(Key("lease", uuid, START_ITEM), starting.encode(start))
+    await put(Key("lease", uuid, START_ITEM), starting.encode(start, write))
     for entry in entries:
         if entry.lease is not None:
             key = Key("lease", uuid, entry.shard)
             generation = stored.decode_lease(before[key].value).generation + 1 if key in before else 1
-            await put(key, stored.encode_lease(replace(entry.lease, generation=generation)))
+            await put(key, stored.encode_lease(replace(entry.lease, generation=generation), write))
     for item in before.values():
         await store.delete(item.key, item.version)
 

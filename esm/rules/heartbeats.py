@@ -1,6 +1,7 @@
-"""What heartbeats look like in the store: JSON with a `format`, under the laws of `rules/stored`.
+"""What heartbeats look like in the store, under the laws of `rules/kinds`.
 
-They stand in one partition, with the change counter: one query a second brings both.
+They stand in one partition, with the change counter: one query a second brings both. Every version must read them,
+whatever it writes otherwise: they are in the oldest format for ever.
 """
 
 from typing import Any
@@ -9,7 +10,7 @@ import msgspec
 
 from esm.model.stored import Key
 from esm.model.worker import Heartbeat, HostLock, Known
-from esm.rules.stored import FORMAT, check_format, unreadable
+from esm.rules.kinds import OLDEST, Kind, Shape
 
 PARTITION = ("worker", "fleet")
 """Kind and owner; the item is the worker's id."""
@@ -37,6 +38,10 @@ def key(worker: str) -> Key:
 
 def encode(heartbeat: Heartbeat) -> bytes:
     """The heartbeat as the store keeps it."""
+    return HEARTBEAT.encode(heartbeat, OLDEST)
+
+
+def _value(heartbeat: Heartbeat) -> bytes:
     lock = heartbeat.lock
     document = _Document(
         worker=heartbeat.worker, run=heartbeat.run, beat=heartbeat.beat, reads=heartbeat.format,
@@ -45,7 +50,7 @@ def encode(heartbeat: Heartbeat) -> bytes:
         busy=sorted(heartbeat.busy), broken=sorted(heartbeat.broken),
         lock=None if lock is None else (lock.path, lock.device, lock.inode, lock.boot), ended=heartbeat.ended,
     )  # fmt: skip
-    return msgspec.json.encode({**heartbeat.extra, "format": FORMAT, **msgspec.to_builtins(document)})
+    return msgspec.json.encode({**heartbeat.extra, "format": OLDEST, **msgspec.to_builtins(document)})
 
 
 def decode(value: bytes) -> Heartbeat:
@@ -53,12 +58,12 @@ def decode(value: bytes) -> Heartbeat:
 
     Raises: StoreTooNew; OperatorNeeded where the value is none of ours.
     """
-    check_format(value, "heartbeat")
-    try:
-        attributes = msgspec.json.decode(value, type=dict[str, Any])
-        document = msgspec.convert(attributes, _Document)
-    except msgspec.MsgspecError as error:
-        raise unreadable("heartbeat", str(error)) from error
+    return HEARTBEAT.decode(value)
+
+
+def _heartbeat_of(value: bytes) -> Heartbeat:
+    attributes = msgspec.json.decode(value, type=dict[str, Any])
+    document = msgspec.convert(attributes, _Document)
     return Heartbeat(
         worker=document.worker, run=document.run, beat=document.beat, format=document.reads,
         is_leaving=document.is_leaving, is_released=document.is_released,
@@ -70,3 +75,5 @@ def decode(value: bytes) -> Heartbeat:
 
 
 _KNOWN = {"format", *_Document.__struct_fields__}
+
+HEARTBEAT = Kind("heartbeat", {OLDEST: Shape(_value, _heartbeat_of)})

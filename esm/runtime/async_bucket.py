@@ -23,9 +23,6 @@ BUCKETS = 64
 
 KIND = "async"
 
-_FUNCTIONS = "functions"
-"""Partition that names every function that ever had an event."""
-
 LEFTOVER_S = 900.0
 """Parts older than this that no event names were left by a crash: writing an event never takes so long."""
 
@@ -76,12 +73,12 @@ class AsyncBuckets:
     async def add(self, event: AsyncEvent, due_at: UnixTime) -> None:
         """Store an event: it is safe when this returns."""
         if not self._is_named:
-            await self._put_once(Key(KIND, _FUNCTIONS, self._function), b'{"format":1}')
+            await self._put_once(Key(KIND, async_stored.FUNCTIONS, self._function), b'{"format":1}')
             self._is_named = True
         bucket = bucket_of(event.request_id)
         wall_ms = max(0, round(self._around.clock.wall() * 1000))
         name = f"{wall_ms:015d}-{event.request_id}-{self._around.new_id()[-12:]}"
-        value, parts = async_stored.encode(event, name)
+        value, parts = async_stored.encode(event, name, self._around.formats.write)
         for number, part in enumerate(parts):
             await self._put_once(self._part(bucket, name, number), part)
         await self._put_once(self._key(bucket, async_stored.item(due_at, event.request_id)), value)
@@ -120,10 +117,7 @@ class AsyncBuckets:
     async def remove(self, held: Held, parts: Sequence[Stored]) -> None:
         """Forget an event; it may be gone already."""
         for stored in (held.stored, *parts):
-            try:
-                await self._around.store.delete(stored.key, stored.version)
-            except Conflict:
-                continue
+            await self._delete(stored)
 
     async def count(self, bucket: int) -> int:
         """How many events a bucket holds."""
@@ -140,7 +134,7 @@ class AsyncBuckets:
         """Remove parts that a crash has left; returns how many."""
         removed = 0
         after: str | None = None
-        owner = f"{self._owner(bucket)}/parts"
+        owner = f"{self._owner(bucket)}{async_stored.PARTS}"
         old_ms = (self._around.clock.wall() - LEFTOVER_S) * 1000
         while True:
             page = await self._around.store.scan(KIND, owner, after, _PARTS_PAGE)
@@ -173,19 +167,29 @@ class AsyncBuckets:
             return
 
     async def _delete(self, stored: Stored) -> None:
-        try:
-            await self._around.store.delete(stored.key, stored.version)
-        except Conflict:
-            return
+        """Remove an item, also one that was written again in another format: it is the same event."""
+        found: Stored | None = stored
+        while found is not None:
+            try:
+                await self._around.store.delete(found.key, found.version)
+            except Conflict:
+                found = await self._around.store.get(found.key)
+            else:
+                return
 
     def _owner(self, bucket: int) -> str:
-        return f"{bucket:02d}/{self._function}"
+        return _owner(bucket, self._function)
 
     def _key(self, bucket: int, item: str) -> Key:
         return Key(KIND, self._owner(bucket), item)
 
     def _part(self, bucket: int, name: str, number: int) -> Key:
-        return Key(KIND, f"{self._owner(bucket)}/parts", f"{name}-{number:03d}")
+        return Key(KIND, f"{self._owner(bucket)}{async_stored.PARTS}", f"{name}-{number:03d}")
+
+
+def partitions(function: Arn) -> list[tuple[str, str]]:
+    """Kind and owner of every partition that holds values of an unqualified function's events."""
+    return [(KIND, _owner(bucket, str(function))) for bucket in range(BUCKETS)]
 
 
 async def functions_with_events(around: Surroundings) -> list[Arn]:
@@ -193,11 +197,15 @@ async def functions_with_events(around: Surroundings) -> list[Arn]:
     found: list[Arn] = []
     after: str | None = None
     while True:
-        page = await around.store.scan(KIND, _FUNCTIONS, after)
+        page = await around.store.scan(KIND, async_stored.FUNCTIONS, after)
         found += [Arn.parse(item.key.item) for item in page.items]
         after = page.after
         if after is None:
             return found
+
+
+def _owner(bucket: int, function: str) -> str:
+    return f"{bucket:02d}/{function}"
 
 
 def _name(part: Stored) -> str:

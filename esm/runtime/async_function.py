@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import anyio
 
-from esm.errors import NoticeTooLarge, OperatorNeeded, Unavailable
+from esm.errors import NoticeTooLarge, OperatorNeeded, StoreTooNew, Unavailable
 from esm.model.arn import Arn
 from esm.model.async_event import AsyncCondition, AsyncEvent, Recipient
 from esm.model.clocks import Instant, UnixTime
@@ -58,7 +58,10 @@ class AsyncFunction:
 
 
 class AsyncFunctionRunner:
-    """Runs until stopped or cancelled. Survives Unavailable and OperatorNeeded of store, target and destinations."""
+    """Runs until stopped or cancelled. Survives Unavailable and OperatorNeeded of store, target and destinations.
+
+    Also StoreTooNew, which is tried slowly, as what an operator must mend: a newer worker may write the event again.
+    """
 
     def __init__(
         self, around: Surroundings, arn: Arn, function: Callable[[], AsyncFunction], telemetry: AsyncTelemetry,
@@ -106,12 +109,12 @@ class AsyncFunctionRunner:
             background.start_soon(self._look_after_forever)
             async with anyio.create_task_group() as tries:
                 while not self._stop.is_set:
-                    error: Unavailable | OperatorNeeded | None = None
+                    error: Unavailable | OperatorNeeded | StoreTooNew | None = None
                     try:
                         until = await self._take(tries)
-                    except (Unavailable, OperatorNeeded) as caught:
+                    except (Unavailable, OperatorNeeded, StoreTooNew) as caught:
                         error = caught
-                        self._around.telemetry.store_failed("async", str(caught))
+                        self._report(caught)
                     else:
                         with self._stop.interruptible():
                             await self._changed.wait_until(self._around.clock, until)
@@ -286,6 +289,10 @@ class AsyncFunctionRunner:
         self._stored_in[bucket] = stored
         self._changes[bucket] += 1
 
+    def _report(self, error: Unavailable | OperatorNeeded | StoreTooNew) -> None:
+        telemetry = self._around.telemetry
+        (telemetry.store_failed if isinstance(error, Unavailable) else telemetry.unreadable)("async", str(error))
+
     async def _look_after_forever(self) -> None:
         """Count what is stored, and clean up what a crash has left."""
         while True:
@@ -296,6 +303,6 @@ class AsyncFunctionRunner:
                     if self._changes[bucket] == changes:
                         self._count(bucket, found)
                     await self._buckets.clean(bucket)
-            except (Unavailable, OperatorNeeded) as error:
-                self._around.telemetry.store_failed("async", str(error))
+            except (Unavailable, OperatorNeeded, StoreTooNew) as error:
+                self._report(error)
             await anyio.sleep(LOOK_AFTER_EVERY_S)

@@ -75,18 +75,22 @@ class ShardLease:
     async def _put(self, lease: Lease) -> None:
         if lease == self.lease:
             return
-        value = stored.encode_lease(lease)
-        while True:
+        is_readable = False
+        while not is_readable:
+            write = self._around.formats.write
+            value = stored.encode_lease(lease, write)
             try:
                 self._version = await self._around.store.put(_key(lease), value, self._version)
             except Conflict as error:
                 await self._adopt(lease, error)
             else:
                 self.lease = lease
-                return
+                is_readable = write <= self._around.formats.write
 
     async def _adopt(self, lease: Lease, conflict: Conflict) -> None:
-        """A write of ours, whose answer was cancelled, is no other owner: the generation is the fence."""
+        """A write of ours, whose answer was cancelled, is no other owner: the generation is the fence. Nor is one who
+        has written the lease again in an older format.
+        """
         item = await self._around.store.get(_key(lease))
         found = stored.decode_lease(item.value) if item else None
         if item is None or found is None or (found.owner, found.generation) != (self.lease.owner, lease.generation):
@@ -130,7 +134,9 @@ class Leases:
                 return before
             start = starting.pin(mapping, self._stream, shards, self._around.clock.wall(), before)
             try:
-                await self._around.store.put(key, starting.encode(start), item.version if item else None)
+                await self._around.store.put(
+                    key, starting.encode(start, self._around.formats.write), item.version if item else None
+                )
             except Conflict:
                 continue
             self._start = start
@@ -148,7 +154,8 @@ class Leases:
             before = stored.decode_lease(item.value) if item else None
             lease = self._claimed(shard, before)
             try:
-                version = await self._around.store.put(key, stored.encode_lease(lease), item.version if item else None)
+                value = stored.encode_lease(lease, self._around.formats.write)
+                version = await self._around.store.put(key, value, item.version if item else None)
             except Conflict:
                 continue
             return await self._with_window(lease, version)

@@ -1,8 +1,8 @@
 """States of tumbling windows in the store.
 
 Law: a state is written to items of its own before the lease that points to it, and removed after the lease has moved
-on, so that position and state change in the one write of the lease. An item is written once: its name holds the
-generation of the lease and a number that only grows. What a crash leaves behind is removed at the next claim.
+on, so that position and state change in the one write of the lease. An item's content is written once: its name
+holds the generation of the lease and a number that only grows. What a crash leaves behind is removed at the next claim.
 """
 
 from esm.errors import Conflict, OperatorNeeded, Unavailable
@@ -29,7 +29,7 @@ class WindowStates:
         """Write a state; `last` is what the lease pointed to. Raises: Unavailable."""
         assert window.last is not None
         self._number += 1
-        values = stored.encode_state(window.state)
+        values = stored.encode_state(window.state, self._around.formats.write)
         found = StoredState(
             window.start_s, window.end_s, window.last, self._generation, self._number, len(values), len(window.state),
             last.extra if last is not None else {},
@@ -74,16 +74,19 @@ class WindowStates:
             after = page.after if len(mine) == len(page.items) else None
 
     async def _remove(self, key: Key, version: int | None) -> None:
-        """Items are written once: one that is not there, or is another's by now, needs no removal."""
-        if version is None:
-            item = await self._around.store.get(key)
-            if item is None:
+        """An item holds one state for ever, whoever has written it again in another format."""
+        while True:
+            if version is None:
+                item = await self._around.store.get(key)
+                if item is None:
+                    return
+                version = item.version
+            try:
+                await self._around.store.delete(key, version)
+            except Conflict:
+                version = None
+            else:
                 return
-            version = item.version
-        try:
-            await self._around.store.delete(key, version)
-        except Conflict:
-            return
 
     def _keys(self, pointer: StoredState) -> list[Key]:
         name = f"{self._shard}!{pointer.generation:012d}!{pointer.number:012d}"

@@ -14,6 +14,7 @@ from esm.model.function import AsyncRules
 from esm.model.invocation import Abandoned, Answer, Ending, Misconfigured, Refused, Throttled, Unreachable
 from esm.rules import async_stored, asynchronous
 from esm.rules.asynchronous import Later, Lost, Settled
+from esm.rules.kinds import OLDEST
 
 ARN = Arn.parse("arn:aws:lambda:us-east-1:111111111111:function:f")
 QUEUE = Arn.parse("arn:aws:sqs:us-east-1:111111111111:q")
@@ -164,7 +165,7 @@ def test_what_is_stored_is_what_is_read_however_large(one: AsyncEvent, ending: E
     if isinstance(ending, Answer):
         ending = replace(ending, payload=b"x" * size_bytes)
     one = tried(one, ending, AsyncRules(0, 60, QUEUE, QUEUE, QUEUE), 1030.0).event
-    value, parts = async_stored.encode(one, "name")
+    value, parts = async_stored.encode(one, "name", OLDEST)
     found = async_stored.decode(value)
     assert found.parts == len(parts)
     assert max(len(piece) for piece in (value, *parts)) <= 350 * 1024
@@ -179,14 +180,17 @@ def test_items_sort_by_due_time(one: float, other: float) -> None:
 
 
 def test_an_event_of_a_newer_version_stops_with_a_clear_text_and_one_of_nobodys_too() -> None:
-    value, _ = async_stored.encode(event(), "name")
+    value, _ = async_stored.encode(event(), "name", OLDEST)
     with pytest.raises(StoreTooNew, match="format 2"):
         async_stored.decode(value.replace(b'"format":1', b'"format":2'))
     with pytest.raises(OperatorNeeded, match="not written by this program"):
         async_stored.decode(b"something else")
 
 
-def test_what_a_newer_version_adds_is_read_over() -> None:
-    value, _ = async_stored.encode(event(), "name")
+def test_what_a_newer_version_adds_is_kept() -> None:
+    value, _ = async_stored.encode(event(), "name", OLDEST)
     found = async_stored.decode(value.replace(b'"format":1', b'"format":1,"added":[1]'))
-    assert async_stored.event_of(found, found.body) == event()
+    kept = async_stored.event_of(found, found.body)
+    assert kept == replace(event(), extra={"added": [1]})
+    again, _ = async_stored.encode(replace(kept, tries=1), "name", OLDEST)
+    assert async_stored.decode(again).extra == {"added": [1]}
