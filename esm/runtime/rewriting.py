@@ -5,7 +5,9 @@ or that its owner writes meanwhile. When the format rises nothing is done: every
 change.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from typing import TypeVar
 
 import anyio
 
@@ -17,6 +19,8 @@ from esm.rules.controls import CONTROLS
 from esm.runtime.async_bucket import functions_with_events, partitions
 from esm.runtime.knowing import pause_after
 from esm.runtime.surroundings import Stop, Surroundings
+
+T = TypeVar("T")
 
 SETTLE_S = 5.0
 """Pause before another sweep: by then every worker has heard of the older one, and what was on its way has arrived."""
@@ -45,7 +49,6 @@ class Rewriter:
     async def run(self) -> None:
         """Sweep until a second sweep has found nothing, each time that the format falls."""
         around = self._around
-        failures = 0
         is_second = False
         while True:
             write = around.formats.write
@@ -54,13 +57,7 @@ class Rewriter:
                 is_second = False
                 await around.formats.changed.wait()
                 continue
-            try:
-                found = await self._sweep()
-            except Unavailable as error:
-                around.telemetry.store_failed("rewrite", str(error))
-                failures = await pause_after(around, Stop(), error, failures)
-                continue
-            failures = 0
+            found = await self._sweep()
             if is_second and not found and around.formats.write >= write:
                 self._clean = write
                 around.telemetry.rewritten(write)
@@ -71,16 +68,10 @@ class Rewriter:
     async def finish(self) -> None:
         """One sweep more at the end, when nothing else here writes any more, if any is due."""
         if self._around.formats.write < self._clean:
-            try:
-                await self._sweep()
-            except Unavailable as error:
-                self._around.telemetry.store_failed("rewrite", str(error))
+            await self._sweep()
 
     async def _sweep(self) -> int:
-        """Look at everything once, first at what others wait for; returns how many values were written again.
-
-        Raises: Unavailable.
-        """
+        """Look at everything once, first at what others wait for; returns how many values were written again."""
         count = 0
         mappings = list(self._mappings())
         workers = [item.key.item async for page in self._pages(*heartbeats.PARTITION) for item in page]
@@ -89,7 +80,8 @@ class Rewriter:
         for kind, owner in self._affected(small):
             count += await self._sweep_partition(kind, owner)
         large = [("window", mapping) for mapping in mappings]
-        large += [place for arn in await functions_with_events(self._around) for place in partitions(arn)]
+        functions = await self._asked(lambda: functions_with_events(self._around))
+        large += [place for function in functions for place in partitions(function)]
         for kind, owner in self._affected(large):
             reserved = await self._around.budget.reserve(_LARGE_PAGE * VALUE_BYTES_MAX)
             try:
@@ -110,34 +102,26 @@ class Rewriter:
         return count
 
     async def _pages(self, kind: str, owner: str, limit: int = _SMALL_PAGE) -> AsyncIterator[tuple[Stored, ...]]:
-        after: str | None = None
-        while True:
-            page = await self._around.store.scan(kind, owner, after, limit)
+        store = self._around.store
+        page = await self._asked(lambda: store.scan(kind, owner, None, limit))
+        yield page.items
+        while page.after is not None:
+            page = await self._asked(partial(store.scan, kind, owner, page.after, limit))
             yield page.items
-            after = page.after
-            if after is None:
-                return
 
     async def _exchange(self, items: Sequence[Stored]) -> int:
-        done: list[Stored] = []
-        failed: list[Unavailable] = []
+        done: list[bool] = []
 
         async def exchange(item: Stored) -> None:
-            try:
-                if await self._rewrite(item):
-                    done.append(item)
-            except Unavailable as error:
-                failed.append(error)
+            done.append(await self._asked(lambda: self._rewrite(item)))
 
         async with anyio.create_task_group() as tasks:
             for item in items:
                 tasks.start_soon(exchange, item)
-        if failed:
-            raise failed[0]
-        return len(done)
+        return sum(done)
 
     async def _rewrite(self, item: Stored) -> bool:
-        """Exchange one value; False: there is nothing to do any more, or nothing that can be done."""
+        """Exchange one value; False: there is nothing to do any more, or nothing can be done. Raises: Unavailable."""
         found: Stored | None = item
         while found is not None:
             value = self._again(found)
@@ -160,3 +144,13 @@ class Rewriter:
         except (OperatorNeeded, StoreTooNew) as error:
             self._around.telemetry.unreadable("rewrite", f"{item.key.kind} {item.key.item}: {error}")
             return None
+
+    async def _asked(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """The answer of the store, however long it takes."""
+        failures = 0
+        while True:
+            try:
+                return await ask()
+            except Unavailable as error:
+                self._around.telemetry.store_failed("rewrite", str(error))
+                failures = await pause_after(self._around, Stop(), error, failures)
