@@ -16,8 +16,10 @@ from esm.catalogue import Catalogue
 from esm.model.clocks import UnixTime
 from esm.model.control import Caller
 from esm.model.function import AsyncRules
+from esm.model.lease import Lease
 from esm.model.mapping import Mapping
-from esm.model.stored import Key, Stored
+from esm.model.position import TrimHorizon
+from esm.model.stored import VALUE_BYTES_MAX, Key, Stored
 from esm.model.worker import Heartbeat
 from esm.rules import formats, heartbeats, stored
 from esm.rules.kinds import OLDEST
@@ -245,6 +247,12 @@ def test_everything_is_written_again_and_what_cannot_be_is_left_and_said() -> No
         beat = heartbeats.encode(Heartbeat("other", "run", 1, OLDEST))
         await store.put(heartbeats.key("other"), beat, None)
         await store.put(Key("lease", "u", "odd"), b"odd", None)
+        lease = Lease("u", "fits", "s", "w", 1, 1, (TrimHorizon(),))
+        room = VALUE_BYTES_MAX - len(stored.encode_lease(replace(lease, extra={"pad": ""}), NEXT))
+        fitting = stored.encode_lease(replace(lease, extra={"pad": "x" * room}), NEXT)
+        await store.put(Key("lease", "u", "fits"), fitting, None)
+        for part, value in enumerate(stored.encode_state(bytes(9 * stored.STATE_PART_BYTES), NEXT)):
+            await store.put(Key("window", "u", f"s!1!1!{part}"), value, None)
         await store.put(Key("lease", "u", "odder"), b'{"format":3}', None)
         assert await catalogue.announced() == [OLDEST]
         around.formats.follow(await catalogue.announced())
@@ -253,8 +261,26 @@ def test_everything_is_written_again_and_what_cannot_be_is_left_and_said() -> No
             await anyio.sleep(300)
             tasks.cancel_scope.cancel()
         values = {item.key.item: item.value for item in await items(world)}
+        assert values.pop("fits") == fitting
         assert (values.pop("odd"), values.pop("odder")) == (b"odd", b'{"format":3}')
         assert {value[:11] for value in values.values()} == {b'{"format":1'}
+
+    simulate(main)
+
+
+@pytest.mark.usefixtures("new")
+def test_a_stop_leaves_nothing_newer_behind() -> None:
+    world = World(6)
+
+    async def main() -> None:
+        around = world.around()
+        await Catalogue(world.store.inner).pause("u", UnixTime(1), Caller("h", "u"))
+        rewriter = Rewriter(around, tuple)
+        await rewriter.finish()
+        assert len(await newer(world)) == 2
+        around.formats.follow([OLDEST])
+        await rewriter.finish()
+        assert await newer(world) == []
 
     simulate(main)
 

@@ -1,0 +1,168 @@
+"""A rollout to a made-up next version and back, under load: nothing is lost, and no position goes back."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import anyio
+
+from esm.model.worker import Heartbeat
+from esm.rules import heartbeats
+from esm.rules.kinds import OLDEST
+from esm.stores import open_store
+from tests.end_to_end.test_async import mapping as event_mapping
+from tests.end_to_end.test_streams import Table, mapping
+from tests.end_to_end.world import Queue, World, wait_for
+from tests.next_format import NEXT
+
+NEXT_VERSION = ("-m", "tests.end_to_end.next_version")
+KEYS = 5
+
+
+class Load:
+    """Records in a stream and messages for an asynchronous queue, for as long as it runs; and where the lease was."""
+
+    def __init__(self, world: World, url: str, name: str) -> None:
+        self.table, self.queue = Table(url, name), Queue(url, name, visibility_s=30)
+        self.sent: dict[str, list[str]] = defaultdict(list)
+        self.events: list[str] = []
+        self.places: list[int] = []
+        self._world = world
+        self._has_ended = threading.Event()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        writing = threading.Thread(target=self._write)
+        writing.start()
+        try:
+            yield
+        finally:
+            self._has_ended.set()
+            writing.join()
+
+    def _write(self) -> None:
+        number = 0
+        while not self._has_ended.wait(0.05):
+            key, identity = f"k{number % KEYS}", f"{number:05d}"
+            self.table.put(key, identity)
+            self.sent[key].append(identity)
+            if number % 8 == 0:
+                self.events.append(f"event-{number}")
+                self.queue.send(self.events[-1], key="events")
+            self.places += [place for place in lease_places(self._world) if place is not None]
+            number += 1
+
+
+def stored(world: World) -> dict[tuple[str, str], bytes]:
+    """Everything in the state, by kind and item."""
+    path = world.folder / "state.db"
+    if not path.exists():
+        return {}
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as connection:
+        try:
+            rows = connection.execute("SELECT kind, item, value FROM items").fetchall()
+        except sqlite3.OperationalError:  # it is being made
+            return {}
+    return {(kind, item): value for kind, item, value in rows}
+
+
+def formats_of(world: World, *kinds: str) -> set[int]:
+    found = stored(world).items()
+    lines = [value.partition(b"\n")[0] for (kind, _), value in found if not kinds or kind in kinds]
+    return {json.loads(line)["format"] for line in lines}
+
+
+def lease_places(world: World) -> list[int | None]:
+    """The sequence number of the position of each lease, in either format."""
+    leases = [
+        json.loads(value) for (kind, item), value in stored(world).items() if kind == "lease" and item[0] != "!"
+    ]  # fmt: skip
+    places = [(one.get("positions") or one["places"])[0] for one in leases]
+    return [int(place.get("after") or place.get("behind") or 0) for place in places]
+
+
+def announce(world: World, number: int) -> None:
+    """What another worker says that it reads."""
+
+    async def put() -> None:
+        store = await open_store(world.settings["ESM_STATE"], exclusive=False)
+        try:
+            value = heartbeats.encode(Heartbeat("other", "run", 1, number))
+            await store.put(heartbeats.key("other"), value, None)
+        finally:
+            await store.aclose()
+
+    anyio.run(put)
+
+
+def wait_more(world: World, load: Load, count: int = 25) -> None:
+    """Return when as many more records and a few more events are taken."""
+
+    def taken() -> tuple[int, int]:
+        found = set(world.taken())
+        return len(found - set(load.events)), len(found & set(load.events))
+
+    records, events = taken()
+    wait_for(lambda: taken() >= (records + count, 0) and taken()[1] >= events + 3, "the work goes on", 40)
+
+
+def test_the_next_version_takes_over_and_hands_back_under_load(world: World, ministack: str) -> None:
+    load = Load(world, ministack, "upgraded")
+    functions: dict[str, Any] = {
+        "clicks": world.function(), "orders": world.function(SLEEP_S="0.6", ReservedConcurrentExecutions=1),
+    }  # fmt: skip
+    mappings = [mapping(load.table.arn, BatchSize=5), event_mapping(load.queue)]
+    world.configure(endpoint_url=ministack, functions=functions, mappings=mappings)
+    with load.running():
+        world.start()
+        wait_more(world, load)
+        assert formats_of(world) == {OLDEST}
+        assert world.stop() == 0
+        world.start(program=NEXT_VERSION)
+        wait_more(world, load)
+        assert world.stop() == 0
+        assert formats_of(world, "lease") == {OLDEST, NEXT}
+        assert NEXT in formats_of(world, "async")
+        check_older_version(world)
+        world.start(program=NEXT_VERSION)
+        wait_more(world, load)
+        announce(world, OLDEST)
+        wait_for(lambda: formats_of(world) == {OLDEST}, "everything is written again", 8)
+        wait_for(lambda: "state written again in an older format" in world.log(), "it says so")
+        wait_more(world, load)
+        assert world.stop() == 0
+        assert formats_of(world) == {OLDEST}
+        world.start()
+        wait_more(world, load)
+    everything = {identity for ids in load.sent.values() for identity in ids} | set(load.events)
+    wait_for(lambda: set(world.taken()) == everything, "nothing is lost", 120)
+    assert world.stop() == 0
+    assert len(world.taken()) == len(everything)
+    orders = world.first_orders()
+    assert {key: orders[key] for key in load.sent} == load.sent
+    assert load.places == sorted(load.places)
+
+
+def check_older_version(world: World) -> None:
+    """It says what it cannot read, in all its parts, and does nothing."""
+    text = "has format 2, and this version reads up to 1"
+    shown = world.command("status")
+    assert shown.returncode == 2
+    assert f"esm: A stored status {text}" in shown.stderr
+    before = world.taken()
+    world.start()
+    wait_for(lambda: text in str(world.status()[0]["last_result"]), "the mapping says so")
+    assert world.status()[0]["has_problem"]
+    wait_for(lambda: f"asynchronous event {text}" in world.log(), "the queue of events says so")
+    assert world.metric("esm_async_restarts_total") == 0
+    time.sleep(1)
+    assert world.taken() == before
+    assert world.stop() == 0
+    assert formats_of(world, "lease") == {OLDEST, NEXT}
