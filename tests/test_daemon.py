@@ -4,19 +4,28 @@ import asyncio
 from pathlib import Path
 
 import anyio
+import pytest
 from prometheus_client import CollectorRegistry
 
+from esm.catalogue import Catalogue
 from esm.daemon import Daemon, load_configuration, make_adapters
+from esm.errors import StoreTooNew
 from esm.model.arn import Arn
+from esm.model.clocks import UnixTime
 from esm.model.connection import DAEMON
+from esm.model.control import Caller
 from esm.model.function import UrlFunction
 from esm.model.invocation import Answer, Invocation
 from esm.model.mapping import State
 from esm.model.view import MappingView
+from esm.rules import formats
+from esm.rules.kinds import OLDEST
 from esm.runtime.supervisor import Supervisor
 from esm.settings import Settings, load_settings
+from esm.stores.memory import MemoryStore
 from esm.telemetry import Telemetry
 from tests.fakes.rie_server import holding, rie_server
+from tests.next_format import next_version
 
 CONFIGURATION = """
 region: us-east-1
@@ -79,6 +88,39 @@ def test_the_daemon_is_ready_once_every_mapping_was_enabled_or_showed_a_problem_
     assert daemon.is_ready([view(one, State.CREATING), view(other, State.CREATING)])
     daemon._is_ready = False  # it drains
     assert not daemon.is_ready([view(one, State.ENABLED), view(other, State.ENABLED)])
+
+
+async def test_a_start_waits_for_a_newer_worker_to_write_what_operators_want_again(tmp_path: Path) -> None:
+    file = tmp_path / "esm.yaml"
+    file.write_text(CONFIGURATION.format(size=1))
+    settings = load_settings({"ESM_CONFIG": str(file)}, {})
+    daemon = Daemon(settings, {}, load_configuration(settings, {}))
+    store = MemoryStore()
+    catalogue = Catalogue(store)
+    with next_version():
+        await catalogue.pause("u", UnixTime(1), Caller("host", "user"))
+    with pytest.raises(StoreTooNew):
+        await catalogue.controls()
+    async with anyio.create_task_group() as tasks:
+        has_begun = anyio.Event()
+
+        async def begin() -> None:
+            await daemon._know_controls(catalogue)
+            has_begun.set()
+
+        tasks.start_soon(begin)
+        while daemon._telemetry.registry.get_sample_value("esm_store_errors_total") != 1:  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+        assert not has_begun.is_set()
+        for kind, owner in (("catalogue", "control"), ("worker", "fleet")):
+            for item in (await store.scan(kind, owner)).items:
+                with next_version():
+                    value = formats.rewritten(item.key, item.value, OLDEST)
+                assert value is not None
+                await store.put(item.key, value, item.version)
+        with anyio.fail_after(10):
+            await has_begun.wait()
+    assert daemon._changes == await catalogue.changes()
 
 
 async def test_a_function_that_was_replaced_is_closed_once_nothing_runs_on_it(tmp_path: Path) -> None:

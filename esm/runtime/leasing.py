@@ -163,13 +163,15 @@ class Leases:
     async def forget(self, shard_id: str) -> None:
         """Remove the lease of a finished shard that the source has forgotten. Raises: Unavailable."""
         key = Key("lease", self._uuid, shard_id)
-        item = await self._around.store.get(key)
-        if item is not None and stored.decode_lease(item.value).is_finished:
-            await self._without_states(stored.decode_lease(item.value))
+        while (item := await self._around.store.get(key)) is not None:
+            lease = stored.decode_lease(item.value)
+            if not lease.is_finished:
+                return
+            await self._without_states(lease)
             try:
                 await self._around.store.delete(key, item.version)
             except Conflict:
-                return
+                continue
 
     async def _with_window(self, lease: Lease, version: int) -> ShardLease:
         """The state is read after the claim: from then on no earlier owner can put another in its place."""

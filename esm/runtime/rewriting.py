@@ -74,9 +74,9 @@ class Rewriter:
         """Look at everything once, first at what others wait for; returns how many values were written again."""
         count = 0
         mappings = list(self._mappings())
-        workers = [item.key.item async for page in self._pages(*heartbeats.PARTITION) for item in page]
+        workers = {item.key.item async for page in self._pages(*heartbeats.PARTITION) for item in page}
         small = [heartbeats.PARTITION, CONTROLS, *[("lease", mapping) for mapping in mappings]]
-        small += [("status", worker) for worker in workers]
+        small += [("status", worker) for worker in sorted(workers | {self._around.worker})]
         for kind, owner in self._affected(small):
             count += await self._sweep_partition(kind, owner)
         large = [("window", mapping) for mapping in mappings]
