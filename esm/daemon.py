@@ -1,5 +1,6 @@
 """The daemon: composes everything, applies configurations, and stops gracefully."""
 
+import hashlib
 import os
 import random
 import signal
@@ -28,10 +29,12 @@ from esm.model.control import Control
 from esm.model.function import AsyncRules, Function, HostedFunction, LambdaFunction
 from esm.model.mapping import InvocationType, Mapping, State
 from esm.model.view import MappingView
-from esm.ports import Destination, Target
+from esm.ports import Destination, Store, Target
+from esm.rules import formats
 from esm.rules.ways import asynchronous_way, ways
 from esm.runtime.async_events import Accepting, AsyncEvents
 from esm.runtime.async_function import AsyncFunction
+from esm.runtime.fleet import Fleet, Identity
 from esm.runtime.observation import Observation
 from esm.runtime.orders import OrderBook
 from esm.runtime.queue import QueueRunner
@@ -39,10 +42,11 @@ from esm.runtime.reporting import Reporter
 from esm.runtime.rewriting import Rewriter
 from esm.runtime.stream import StreamRunner
 from esm.runtime.supervisor import Plan, Runner, Supervisor
-from esm.runtime.surroundings import ByteBudget, Formats, Surroundings, SystemClock
+from esm.runtime.surroundings import ByteBudget, Formats, Signal, Surroundings, SystemClock
 from esm.settings import Settings, state_folder
 from esm.sources import open_queue, open_stream
-from esm.stores import open_store
+from esm.stores import open_store, sqlite_path, worker_lock
+from esm.stores.worker_lock import WorkerLock
 from esm.targets import make_target
 from esm.targets.counted import Counted
 from esm.telemetry import Telemetry
@@ -187,6 +191,9 @@ class Daemon:
         self._changes: int | None = None
         """The change counter that was followed last."""
         self._controls: dict[str, Control] = {}
+        self._fleet: Fleet | None = None
+        self._refused: BaseException | None = None
+        self._is_sole = True
         self._adapters: Adapters | None = None
         self._formats = Formats()
         self._telemetry = Telemetry(
@@ -199,11 +206,12 @@ class Daemon:
         async with AsyncExitStack() as stack:
             store = await open_store(settings.state, exclusive=True)
             stack.push_async_callback(store.aclose)
+            self._fleet = fleet = self._member(store, stack)
             around = Surroundings(
                 clock=SystemClock(), telemetry=telemetry, store=store,
                 budget=ByteBudget(settings.buffer_bytes_max), jitter=random.random, new_id=_new_id,
                 worker=settings.worker_id, sqs_wait_s=settings.sqs_wait_s,
-                checkpoint_interval_s=settings.checkpoint_interval_s, formats=self._formats,
+                checkpoint_interval_s=settings.checkpoint_interval_s, members=fleet, formats=self._formats,
             )  # fmt: skip
             adapters = make_adapters(settings, self._configuration, telemetry)
             stack.push_async_callback(adapters.aclose)
@@ -215,6 +223,7 @@ class Daemon:
             telemetry.live.views = supervisor.views
             telemetry.live.async_backlogs = adapters.events.backlogs
             telemetry.live.buffered_bytes = lambda: around.budget.used_bytes
+            telemetry.live.heartbeat_age_s = lambda: fleet.heartbeat_age_s
             app = operations.application(telemetry.exposed, supervisor.views, lambda: self.is_ready(supervisor.views()))
             host, port = settings.metrics_host_port
             bound = settings.metrics_address.rpartition(":")[0]
@@ -223,9 +232,21 @@ class Daemon:
                               mappings=len(self._configuration.mappings), pid=os.getpid())  # fmt: skip
             self._adapters = adapters
             catalogue = Catalogue(store)
-            await self._know_controls(catalogue)
             rewriter = Rewriter(around, self._mappings)
             await self._serve(supervisor, Reporter(around, supervisor), rewriter, adapters, catalogue)
+
+    def _member(self, store: Store, stack: AsyncExitStack) -> Fleet:
+        """This worker among those that share the store. Raises: OperatorNeeded where its id is taken."""
+        settings = self._settings
+        path = sqlite_path(settings.state) if settings.state.startswith("sqlite:") else None
+        run = uuid.uuid4().hex[:12]
+        lock = WorkerLock(worker_lock.folder_for(settings.state, path), settings.worker_id, run)
+        stack.callback(lock.release)
+        identity = Identity(
+            settings.worker_id, run, formats.newest(), lock.lock, lock.ended, is_sole=self._is_sole,
+            failover_s=settings.failover_s,
+        )  # fmt: skip
+        return Fleet(identity, SystemClock(), store, self._telemetry, self._formats, worker_lock.is_free)
 
     def is_ready(self, views: Sequence[MappingView]) -> bool:
         """Whether the daemon runs, and every mapping that is switched on has begun once: it was Enabled, or showed a
@@ -241,17 +262,11 @@ class Daemon:
     ) -> None:
         events = adapters.events
         assert events is not None
-        self._apply(supervisor, self._configuration)
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(supervisor.run)
-                tasks.start_soon(reporter.run)
-                tasks.start_soon(events.run)
+                tasks.start_soon(self._run_fleet, tasks)
                 tasks.start_soon(rewriter.run)
-                tasks.start_soon(self._follow_file, supervisor)
-                tasks.start_soon(self._follow_operators, supervisor, reporter, catalogue)
-                tasks.start_soon(_let_go, supervisor, adapters)
-                self._is_ready = True
+                tasks.start_soon(self._begin, supervisor, reporter, adapters, catalogue, tasks)
                 async for number in signals:
                     if not self._is_ready:
                         break
@@ -259,6 +274,30 @@ class Daemon:
                     name = signal.Signals(number).name
                     tasks.start_soon(self._drain, supervisor, reporter, rewriter, events, tasks, name)
                 tasks.cancel_scope.cancel()
+        if self._refused is not None:
+            raise self._refused
+
+    async def _begin(
+        self, supervisor: Supervisor, reporter: Reporter, adapters: Adapters, catalogue: Catalogue,
+        tasks: anyio.abc.TaskGroup,
+    ) -> None:  # fmt: skip
+        """Start everything once it is known what is paused. The others hear of this worker before: one of a newer
+        version writes what it cannot read again.
+        """
+        assert adapters.events is not None
+        try:
+            await self._know_controls(catalogue)
+        except OperatorNeeded as refused:
+            self._refused = refused
+            tasks.cancel_scope.cancel()
+            return
+        self._apply(supervisor, self._configuration)
+        for run in (supervisor.run, reporter.run, adapters.events.run):
+            tasks.start_soon(run)
+        tasks.start_soon(self._follow_file, supervisor)
+        tasks.start_soon(self._follow_operators, supervisor, reporter, catalogue)
+        tasks.start_soon(_let_go, supervisor, adapters)
+        self._is_ready = True
 
     async def _drain(
         self, supervisor: Supervisor, reporter: Reporter, rewriter: Rewriter, events: AsyncEvents,
@@ -267,6 +306,8 @@ class Daemon:
         grace_s = self._settings.shutdown_grace_s
         ends_at = anyio.current_time() + grace_s
         self._telemetry.draining(reason, grace_s)
+        assert self._fleet is not None
+        self._fleet.leave()
         async with anyio.create_task_group() as draining:
             draining.start_soon(events.drain, grace_s)
             is_complete = await supervisor.drain(grace_s)
@@ -275,6 +316,7 @@ class Daemon:
             await reporter.write(supervisor.views())
         with anyio.CancelScope(deadline=ends_at):
             await rewriter.finish()
+        await self._fleet.release()
         self._telemetry.stopped(complete=is_complete)
         tasks.cancel_scope.cancel()
 
@@ -296,25 +338,50 @@ class Daemon:
 
     async def _follow_operators(self, supervisor: Supervisor, reporter: Reporter, catalogue: Catalogue) -> None:
         """Apply what operators want within a second, and report at once: whoever asked waits for it."""
-        while True:
-            await anyio.sleep(OPERATORS_EVERY_S)
-            before = self._changes
-            if await self._look_at_controls(catalogue) and self._changes != before:
-                if self._is_ready:
-                    supervisor.apply(self._plans())
-                await reporter.write(supervisor.views())
+        assert self._fleet is not None
+        changed = Signal()
+        with self._fleet.watching(changed):
+            while True:
+                before = self._changes
+                if (
+                    self._fleet.changes != before
+                    and await self._look_at_controls(catalogue)
+                    and self._changes != before
+                ):
+                    if self._is_ready:
+                        supervisor.apply(self._plans())
+                    await reporter.write(supervisor.views())
+                with anyio.move_on_after(OPERATORS_EVERY_S):
+                    await changed.wait()
+
+    async def _run_fleet(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Beat and watch; where another process has this worker's id, end."""
+        assert self._fleet is not None
+        try:
+            await self._fleet.run()
+        except* OperatorNeeded as refused:
+            self._refused = refused.exceptions[0]
+            tasks.cancel_scope.cancel()
 
     async def _know_controls(self, catalogue: Catalogue) -> None:
         """Return once it is known what is paused: nothing may run before. A newer worker may write it readable."""
         while True:
-            if await self._look_at_controls(catalogue):
+            if await self._know_formats(catalogue) and await self._look_at_controls(catalogue):
                 return
             await anyio.sleep(OPERATORS_EVERY_S)
+
+    async def _know_formats(self, catalogue: Catalogue) -> bool:
+        """Begin with what everybody reads who may live; then the fleet knows better. False: the store does not say."""
+        try:
+            self._formats.follow(await catalogue.announced())
+        except Unavailable as error:
+            self._telemetry.store_failed("heartbeats", str(error))
+            return False
+        return True
 
     async def _look_at_controls(self, catalogue: Catalogue) -> bool:
         """Know what operators want now; False: the store does not say, and what was known stays."""
         try:
-            self._formats.follow(await catalogue.announced())
             changes = await catalogue.changes()
             controls = await catalogue.controls() if changes != self._changes else None
         except Unavailable as error:
@@ -366,12 +433,19 @@ class Daemon:
         for warning in configuration.warnings:
             if warning not in said:
                 self._telemetry.warned(warning)
+        if self._fleet is not None:
+            self._fleet.follow({mapping.uuid: digest(mapping) for mapping in configuration.mappings})
         if self._adapters is not None:
             self._adapters.functions = {
                 str(one.arn.unqualified): (one, asynchronous_way(one, configuration.connections))
                 for one in configuration.functions.values()
             }
         supervisor.apply(self._plans())
+
+
+def digest(mapping: Mapping) -> str:
+    """Equal for mappings that run alike: tells workers with different files apart."""
+    return hashlib.blake2b(repr(mapping).encode(), digest_size=8).hexdigest()
 
 
 def plans(configuration: Configuration) -> dict[str, Plan]:

@@ -60,6 +60,9 @@ class Settings(BaseSettings):
         "",
         description="Tag keys of mappings, separated by commas, at most 10; each becomes the label `tag_<key>`.",
     )
+    failover_s: float = Field(
+        10, ge=4, le=300, description="Seconds after which the others take over from a worker without a heartbeat."
+    )
     shutdown_grace_s: float = Field(30, gt=0, le=3600, description="Seconds that a graceful stop may take.")
     sqs_wait_s: int = Field(20, ge=0, le=20, description="Seconds of SQS long polling.")
     buffer_bytes_max: int = Field(

@@ -24,6 +24,7 @@ from esm.model.position import AfterSequence, AtSequence, AtTimestamp, Position,
 from esm.model.view import MappingView, ShardView
 
 _LABELS = ("mapping", "function", "source")
+_TAKEOVER_BUCKETS = (0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7.5, 10, 13, 20, 30, 60)
 _DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900)
 _SIZE_BUCKETS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
 
@@ -121,6 +122,11 @@ class Telemetry:
             "esm_aws_requests", "Calls of AWS APIs", ("service", "operation", "outcome"), registry=registry
         )
         self._store_errors = Counter("esm_store_errors", "Calls of the state store that failed", registry=registry)
+        self._takeovers = Histogram(
+            "esm_takeover_seconds", "How long a shard was not read while it went from one worker to another", ("kind",),
+            registry=registry, buckets=_TAKEOVER_BUCKETS,
+        )  # fmt: skip
+        self._workers: list[str] = []
         self._asynchronous = _AsyncMetrics(registry)
         self.live = LiveGauges(per_shard=per_shard)
         registry.register(self.live)
@@ -150,6 +156,22 @@ class Telemetry:
     def rewritten(self, number: int) -> None:
         """A worker of an older version can read everything again."""
         _log(logging.INFO, "state written again in an older format", format=number)
+
+    def workers(self, workers: list[str]) -> None:
+        """These workers share the work now."""
+        if workers != self._workers:
+            _log(logging.INFO, "workers changed", workers=workers, joined=sorted({*workers} - {*self._workers}),
+                 left=sorted({*self._workers} - {*workers}))  # fmt: skip
+        self._workers = workers
+        self.live.workers = len(workers)
+
+    def distrusted(self, since_s: float) -> None:
+        """No heartbeat could be written for so long that the others may take this worker for dead: it lets go."""
+        _log(logging.ERROR, "heartbeat too old: nothing new is invoked until one is written", seconds=round(since_s, 1))
+
+    def taken_over(self, kind: str, seconds: float) -> None:
+        """A shard that another worker had is read here: `planned` where that one let go of it, else `crash`."""
+        self._takeovers.labels(kind).observe(seconds)
 
     def started(self, **fields: object) -> None:
         """The daemon runs."""
@@ -508,6 +530,8 @@ class LiveGauges(Collector):
         self.views: Callable[[], Iterable[MappingView]] = tuple
         self.buffered_bytes: Callable[[], int] = int
         self.async_backlogs: Callable[[], dict[str, int]] = dict
+        self.workers = 1
+        self.heartbeat_age_s: Callable[[], float | None] = lambda: None
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: names are not known to clash, and views may not exist yet."""
@@ -517,6 +541,15 @@ class LiveGauges(Collector):
         """Every gauge."""
         views = [(view, _view_labels(view)) for view in self.views()]
         yield GaugeMetricFamily("esm_buffered_bytes", "Bytes read and not yet settled", value=self.buffered_bytes())
+        yield GaugeMetricFamily("esm_workers", "Live workers, as this one sees them", value=self.workers)
+        heartbeat = GaugeMetricFamily("esm_heartbeat_age_seconds", "Since this worker's last heartbeat was written")
+        if (age_s := self.heartbeat_age_s()) is not None:
+            heartbeat.add_metric((), age_s)
+        yield heartbeat
+        yield _gauge("esm_shards_owned", "Shards that this worker reads",
+                     ((n, len(v.shards)) for v, n in views if _is_stream(v)))  # fmt: skip
+        yield _gauge("esm_shards_without_owner", "Shards that may be read and nobody owns, as this worker sees them",
+                     ((n, v.shards_without_owner) for v, n in views if _is_stream(v)))  # fmt: skip
         waiting = GaugeMetricFamily("esm_async_backlog", "Asynchronous events that wait", labels=("function",))
         for function, count in self.async_backlogs().items():
             waiting.add_metric((function,), count)
@@ -582,6 +615,10 @@ class TagLabels(Collector):
     def _tagged(self, labels: dict[str, str]) -> dict[str, str]:
         tags = self.tags.get(labels["mapping"], {})
         return {**labels, **{label: tags.get(key, "") for key, label in self._labels.items()}}
+
+
+def _is_stream(view: MappingView) -> bool:
+    return ":sqs:" not in view.source
 
 
 def _view_labels(view: MappingView) -> tuple[str, ...]:

@@ -59,6 +59,8 @@ class Heartbeat:
     """UUIDs of queue mappings that could use more receivers than they have."""
     broken: frozenset[str] = frozenset()
     """UUIDs of mappings whose target this worker does not reach."""
+    unlisted: frozenset[str] = frozenset()
+    """UUIDs of mappings whose shards this worker cannot list: somebody else should."""
     lock: HostLock | None = None
     ended: tuple[str, ...] = ()
     """Earlier runs under the same id whose end is proved: their lock was free."""

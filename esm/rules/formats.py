@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from esm.model.stored import Key
-from esm.rules import async_stored, controls, heartbeats, starting, stored
+from esm.rules import async_stored, controls, heartbeats, listings, shares, starting, stored
 from esm.rules.kinds import OLDEST, Kind
 from esm.rules.starting import START_ITEM
 
@@ -18,6 +18,8 @@ KINDS: dict[str, tuple[Kind[Any], ...]] = {
     "catalogue": (controls.CONTROL,),
     "worker": (controls.CHANGES, heartbeats.HEARTBEAT),
     "async": (async_stored.EVENT,),
+    "listing": (listings.LISTING,),
+    "share": (shares.SHARE,),
 }
 """Everything that is encoded here, by the kind in its key."""
 

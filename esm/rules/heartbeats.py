@@ -27,6 +27,7 @@ class _Document(msgspec.Struct, omit_defaults=True):
     mappings: dict[str, tuple[str, int]] = {}
     busy: list[str] = []
     broken: list[str] = []
+    unlisted: list[str] = []
     lock: tuple[str, int, int, str] | None = None
     ended: tuple[str, ...] = ()
 
@@ -47,7 +48,7 @@ def _value(heartbeat: Heartbeat) -> bytes:
         worker=heartbeat.worker, run=heartbeat.run, beat=heartbeat.beat, reads=heartbeat.format,
         is_leaving=heartbeat.is_leaving, is_released=heartbeat.is_released,
         mappings={uuid: (known.digest, known.epoch) for uuid, known in heartbeat.mappings.items()},
-        busy=sorted(heartbeat.busy), broken=sorted(heartbeat.broken),
+        busy=sorted(heartbeat.busy), broken=sorted(heartbeat.broken), unlisted=sorted(heartbeat.unlisted),
         lock=None if lock is None else (lock.path, lock.device, lock.inode, lock.boot), ended=heartbeat.ended,
     )  # fmt: skip
     return msgspec.json.encode({**heartbeat.extra, "format": OLDEST, **msgspec.to_builtins(document)})
@@ -69,6 +70,7 @@ def _heartbeat_of(value: bytes) -> Heartbeat:
         is_leaving=document.is_leaving, is_released=document.is_released,
         mappings={uuid: Known(digest, epoch) for uuid, (digest, epoch) in document.mappings.items()},
         busy=frozenset(document.busy), broken=frozenset(document.broken),
+        unlisted=frozenset(document.unlisted),
         lock=None if document.lock is None else HostLock(*document.lock), ended=document.ended,
         extra={name: entry for name, entry in attributes.items() if name not in _KNOWN},
     )  # fmt: skip

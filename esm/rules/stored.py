@@ -58,6 +58,7 @@ class _LeaseDocument(msgspec.Struct):
     """Absent where no tumbling window is open, and in leases of versions that knew none."""
     obeyed: int | msgspec.UnsetType = msgspec.UNSET
     """Absent where no order was ever carried out."""
+    released_at: float | msgspec.UnsetType = msgspec.UNSET
 
 
 class _WindowEntry(msgspec.Struct):
@@ -105,6 +106,7 @@ def _lease_value(lease: Lease) -> bytes:
         is_finished=lease.is_finished,
         window=msgspec.UNSET if lease.window is None else _window_entry(lease.window),
         obeyed=lease.obeyed or msgspec.UNSET,
+        released_at=msgspec.UNSET if lease.released_at is None else lease.released_at,
     )
     return msgspec.json.encode({**lease.extra, **msgspec.to_builtins(document)})
 
@@ -136,6 +138,7 @@ def _lease_of(value: bytes) -> Lease:
         is_finished=document.is_finished,
         window=window,
         obeyed=0 if document.obeyed is msgspec.UNSET else document.obeyed,
+        released_at=None if document.released_at is msgspec.UNSET else UnixTime(document.released_at),
         extra={name: entry for name, entry in attributes.items() if name not in _LeaseDocument.__struct_fields__},
     )
 

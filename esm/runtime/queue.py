@@ -22,6 +22,7 @@ from esm.rules import recursion
 from esm.rules.events import payload_bytes, payload_bytes_max
 from esm.rules.scaling import LOOK_EVERY_S, Bounds, Pressure, Scaling
 from esm.rules.settlement import Delete, Hold, LetGo, Offer, Return, Settlement, Ways
+from esm.rules.shares import fair
 from esm.rules.validation import check_timeout
 from esm.runtime.deleter import Deleter
 from esm.runtime.gate import Gate
@@ -29,6 +30,7 @@ from esm.runtime.hiding import Hider
 from esm.runtime.invoker import Invoker
 from esm.runtime.knowing import known, pause_after, report
 from esm.runtime.observation import Observation
+from esm.runtime.shares import Share
 from esm.runtime.sieve import Sieve
 from esm.runtime.surroundings import Signal, Stop, Surroundings
 from esm.runtime.turns import Turns
@@ -93,7 +95,10 @@ class QueueRunner:
         self._observation = observation
         self._allows_loops = allows_loops
         self._scaling = Scaling(Bounds.of(mapping), around.clock.now())
-        self._gate = Gate(Pressure(self._concurrency()))
+        self._share: Share | None = None
+        self._is_busy = False
+        self._gate = Gate(Pressure(self._scaling.limit))
+        self._gate.set_limit_max(self._concurrency())
         self._invoker = Invoker(around, target, self._gate, observation)
         self._deleter = Deleter(around, source, observation, is_fifo=mapping.is_fifo)
         self._sieve = Sieve(observation.telemetry)
@@ -131,6 +136,12 @@ class QueueRunner:
         """
         if not await self._know():
             return
+        members, uuid = self._around.members, self.mapping.uuid
+        with members.offering(uuid), members.sharing(uuid, self._most, lambda: self._gate.in_use) as self._share:
+            await self._run()
+
+    async def _run(self) -> None:
+        self._gate.set_limit_max(self._concurrency())
         self._observation.shards = self._views
         if not self.stop.is_set:
             self._observation.runs()
@@ -145,8 +156,38 @@ class QueueRunner:
             background.cancel_scope.cancel()
 
     def _concurrency(self) -> int:
+        """Batches at once; 0 where the other workers have all that is allowed, or try a broken target alone."""
         bounds = (self._scaling.limit, self._target.concurrency)
-        return max(1, min(bound for bound in bounds if bound is not None))
+        limit = max(1, min(bound for bound in bounds if bound is not None))
+        if self._share is None:
+            return limit
+        may_try = not self._gate.is_broken or self._around.members.may_probe(self.mapping.uuid)
+        return min(limit, self._share.usable) if may_try else 0
+
+    def _most(self) -> int:
+        """Batches at once that the mapping allows all workers together."""
+        return Bounds.of(self.mapping).most
+
+    @property
+    def _idle_receivers(self) -> int:
+        """Receivers of this worker that wait while the queue is quiet: all workers have so many together.
+
+        While one of them cannot take what comes alone, every worker has one.
+        """
+        members, uuid = self._around.members, self.mapping.uuid
+        peers, idle = members.peers(uuid), self._scaling.idle_receivers
+        if len(peers) <= 1:
+            return idle
+        part = fair(idle, peers, uuid).get(self._around.worker, 0)
+        return max(1, part) if members.is_busy(uuid) else part
+
+    def _tell_others(self) -> None:
+        """Whether this worker could use help, and whether it reaches the target."""
+        members, uuid = self._around.members, self.mapping.uuid
+        is_full = 0 < self._gate.limit <= self._gate.in_use
+        self._is_busy = not self._scaling.is_quiet and (self._is_busy or is_full)
+        members.busy(uuid, is_busy=self._is_busy)
+        members.broken(uuid, is_broken=self._gate.is_broken)
 
     async def _know(self) -> bool:
         facts = await known(self._around, self.stop, self._observation, "queue", self._checked_facts)
@@ -185,6 +226,7 @@ class QueueRunner:
         while True:
             await anyio.sleep(LOOK_EVERY_S)
             self._scaling.look(self._gate.in_use, self._around.clock.now())
+            self._tell_others()
             self._gate.set_limit_max(self._concurrency())
             self._start_receivers()
 
@@ -193,7 +235,7 @@ class QueueRunner:
         if self._deleter.is_full:
             return
         while not self.stop.is_set and len(self._receivers) < self._gate.limit:
-            if self._waiting >= self._scaling.idle_receivers:
+            if self._waiting >= self._idle_receivers:
                 if not self._scaling.is_quiet:
                     self._start_receiver()
                 return
@@ -215,7 +257,7 @@ class QueueRunner:
             return True
         if len(self._receivers) > self._gate.limit:
             return False
-        return not self._scaling.is_quiet or self._waiting <= self._scaling.idle_receivers
+        return not self._scaling.is_quiet or self._waiting <= self._idle_receivers
 
     async def _receive_forever(self, receiver: Receiver) -> None:
         try:
@@ -423,6 +465,7 @@ class QueueRunner:
             self._gate.may_try(settlement)
             self._broke.notify()
             self._turns.look_again()
+            self._tell_others()
 
     async def _invoke(self, settlement: Settlement, messages: tuple[Message, ...], start_by: Instant) -> Outcome:
         ids, headers = [message.message_id for message in messages], [message.trace for message in messages]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import anyio
@@ -67,6 +68,7 @@ class ShardRunner:
         self.changed = Signal()
         self.is_converting = False
         self._lease = lease
+        self._takeover = lease.takeover
         self._to_save = Signal()
         self._behind_s: float | None = None
         self._read_at = around.clock.now()
@@ -92,6 +94,17 @@ class ShardRunner:
         return await self._leave()
 
     @property
+    def is_held(self) -> bool:
+        """Whether the shard is this worker's without doubt: only then an invocation may start."""
+        return self.around.members.holds(self._lease.term, self.around.clock.now())
+
+    @property
+    def start_by(self) -> Instant | None:
+        """When an invocation must have started; None where nobody waits to take over."""
+        until = self.around.members.trusted_until
+        return None if math.isinf(until) else until
+
+    @property
     def retention_s(self) -> float:
         """How long the stream keeps a record, as far as is known now."""
         return self._retention()
@@ -103,6 +116,9 @@ class ShardRunner:
     def has_read(self, read: Read) -> None:
         """A feed has read."""
         self._behind_s = read.behind_s
+        if self._takeover is not None:
+            self.around.telemetry.taken_over(self._takeover.kind, self._takeover.seconds(self.around.clock))
+            self._takeover = None
         self._read_at = self.around.clock.now()
 
     def moved(self) -> None:

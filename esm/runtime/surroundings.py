@@ -12,6 +12,7 @@ import anyio
 from esm.model.clocks import Instant, UnixTime
 from esm.ports import Clock, Store
 from esm.rules import formats
+from esm.runtime.membership import Alone, Membership
 from esm.telemetry import Telemetry
 
 
@@ -185,8 +186,10 @@ class Surroundings:
     new_id: Callable[[], str]
     """A fresh uuid."""
     worker: str
-    """Name of this worker in leases."""
+    """Id of this worker."""
     sqs_wait_s: int = 20
     checkpoint_interval_s: float = 0.0
     formats: Formats = field(default_factory=Formats)
     """What every value is written in."""
+    members: Membership = field(default_factory=lambda: Alone("worker"))
+    """This worker among the others; without replicas alone."""

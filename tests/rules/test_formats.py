@@ -18,7 +18,7 @@ from esm.model.lease import Lease
 from esm.model.position import TrimHorizon
 from esm.model.stored import Key
 from esm.model.worker import Heartbeat
-from esm.rules import async_stored, controls, formats, heartbeats, starting, stored
+from esm.rules import async_stored, controls, formats, heartbeats, listings, shares, starting, stored
 from esm.rules.kinds import OLDEST, Kind, Shape
 from esm.rules.starting import Start
 from tests.next_format import NEXT, RENAMED, next_version
@@ -42,6 +42,12 @@ STORED: list[tuple[Key, Kind[Any], Any]] = [
     (Key("catalogue", "control", "u"), controls.CONTROL, CONTROL),
     (Key("worker", "fleet", "!changes"), controls.CHANGES, controls.CHANGES.decode(b'{"format":1,"count":3,"more":1}')),
     (Key("worker", "fleet", "w"), heartbeats.HEARTBEAT, HEARTBEAT),
+    (
+        Key("listing", "u", "0000"),
+        listings.LISTING,
+        listings.ListingPart("w", "s", 5.0, 0, 1, 1, (("shard", ("parent",), True),)),
+    ),
+    (Key("share", "fleet", "u"), shares.SHARE, {"w": 3}),
     (Key("async", "07/f", "1-r"), async_stored.EVENT, async_stored.decode(async_stored.encode(EVENT, "n", OLDEST)[0])),
 ]
 """One of everything, where it stands."""

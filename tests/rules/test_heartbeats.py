@@ -10,7 +10,8 @@ from esm.rules import heartbeats
 
 FULL = Heartbeat(
     "pod-0", "a1b2", 17, 1, is_leaving=True, is_released=True, mappings={"uuid": Known("d", 3)},
-    busy=frozenset({"q"}), broken=frozenset({"r"}), lock=HostLock("/x", 1, 2, "boot"), ended=("z",),
+    busy=frozenset({"q"}), broken=frozenset({"r"}), unlisted=frozenset({"u"}),
+    lock=HostLock("/x", 1, 2, "boot"), ended=("z",),
     extra={"colour": "blue"},
 )  # fmt: skip
 
