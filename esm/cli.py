@@ -3,8 +3,10 @@
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -15,6 +17,8 @@ from rich.console import Console
 from esm import __version__, daemon, filtering, inspection, migration, operating, status
 from esm.config import Configuration
 from esm.config.schema import schema
+from esm.crew.membership import Membership
+from esm.crew.supervising import WORKERS_MAX, Crew, worker_command
 from esm.errors import ConfigurationRefused, EsmError
 from esm.model.arn import SourceKind
 from esm.settings import Settings, load_settings
@@ -57,6 +61,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = _command(commands, "run", _run, "poll, invoke and route until stopped")
     run.add_argument("--strict", action="store_true", help="refuse to start while a source or function is missing")
+    run.add_argument(
+        "--workers", type=_workers, metavar="N",
+        help="start N worker processes on one state, and start again those that end; default: one process, which works",
+    )  # fmt: skip
+    run.add_argument("--member", type=Membership.parse, help=argparse.SUPPRESS)
     check = _command(commands, "validate", _validate, "check a configuration and what it names")
     check.add_argument("--offline", action="store_true", help="look at the file alone")
     show = _command(commands, "status", _status, "show what each mapping does")
@@ -106,14 +115,39 @@ def _kcl_command(commands: Any, name: str, run: Migration, text: str) -> None:  
 
 
 def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    member: Membership | None = arguments.member
+    if member is not None:
+        member.take()
     settings, configuration = _load(arguments, environ)
     set_up_logging(settings.log_format, settings.log_level)
     if arguments.strict or settings.strict:
         problems = anyio.run(_problems, settings, configuration)
         if problems:
             return _report(problems)
-    anyio.run(daemon.Daemon(settings, environ, configuration).run)
+    if arguments.workers is not None:
+        return anyio.run(_supervise, settings, environ, arguments.workers)
+    anyio.run(daemon.Daemon(settings, environ, configuration, member).run)
     return 0
+
+
+async def _supervise(settings: Settings, environ: Mapping[str, str], count: int) -> int:
+    crew = Crew(settings, environ, count, worker_command(settings), _pass_on)
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        return await crew.run(signals)
+
+
+def _pass_on(line: bytes) -> None:
+    with suppress(OSError):  # as for the log itself: nobody reads it any more
+        sys.stderr.buffer.write(line)
+        sys.stderr.buffer.flush()
+
+
+def _workers(text: str) -> int:
+    count = int(text) if text.isascii() and text.isdigit() else 0
+    if not 1 <= count <= WORKERS_MAX:
+        msg = f"{text!r} is not a number of workers: use 1 to {WORKERS_MAX}, at most one a core"
+        raise argparse.ArgumentTypeError(msg)
+    return count
 
 
 def _validate(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:

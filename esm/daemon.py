@@ -19,6 +19,7 @@ from esm.api import operations
 from esm.aws.sessions import Sessions
 from esm.catalogue import Catalogue
 from esm.config import Configuration
+from esm.crew.membership import Membership
 from esm.destinations import make_destination
 from esm.errors import ConfigurationRefused, OperatorNeeded, StoreTooNew, Unavailable
 from esm.host import Host
@@ -181,7 +182,12 @@ class Adapters:
 class Daemon:
     """One running worker."""
 
-    def __init__(self, settings: Settings, environ: Table[str, str], configuration: Configuration) -> None:
+    def __init__(
+        self, settings: Settings, environ: Table[str, str], configuration: Configuration,
+        place: Membership | None = None,
+    ) -> None:  # fmt: skip
+        """`place`: that of one worker of several, under a supervisor."""
+        self._place = place
         self._settings = settings
         self._environ = environ
         self._configuration = configuration
@@ -193,7 +199,7 @@ class Daemon:
         self._controls: dict[str, Control] = {}
         self._fleet: Fleet | None = None
         self._refused: BaseException | None = None
-        self._is_sole = True
+        self._is_sole = place is None
         self._adapters: Adapters | None = None
         self._formats = Formats()
         self._telemetry = Telemetry(
@@ -204,7 +210,7 @@ class Daemon:
         """Run until a signal. Raises: OperatorNeeded, RequestRefused, StoreTooNew when it cannot start."""
         settings, telemetry = self._settings, self._telemetry
         async with AsyncExitStack() as stack:
-            store = await open_store(settings.state, exclusive=True)
+            store = await open_store(settings.state, exclusive=True, lock=self._place.lock if self._place else None)
             stack.push_async_callback(store.aclose)
             self._fleet = fleet = self._member(store, stack)
             around = Surroundings(
@@ -227,7 +233,7 @@ class Daemon:
             app = operations.application(telemetry.exposed, supervisor.views, lambda: self.is_ready(supervisor.views()))
             host, port = settings.metrics_host_port
             bound = settings.metrics_address.rpartition(":")[0]
-            port = await stack.enter_async_context(operations.serving(app, host, port))
+            port = await stack.enter_async_context(operations.serving(app, host, port, self._socket))
             telemetry.started(worker=settings.worker_id, state=settings.state, metrics=f"{bound}:{port}",
                               mappings=len(self._configuration.mappings), pid=os.getpid())  # fmt: skip
             self._adapters = adapters
@@ -257,6 +263,17 @@ class Daemon:
         self._have_all_begun = self._have_all_begun or wanted <= self._begun
         return self._is_ready and self._have_all_begun
 
+    @property
+    def _socket(self) -> Path | None:
+        """Where a worker under a supervisor answers it; the supervisor answers operators' tools for all."""
+        return None if self._place is None else self._place.socket
+
+    def _is_echo(self, number: int) -> bool:
+        """Whether a worker under a supervisor is told once more to drain: some stop a service by a SIGTERM to each of
+        its processes. The supervisor's order to end at once is SIGINT.
+        """
+        return self._place is not None and not self._is_ready and number == signal.SIGTERM
+
     async def _serve(
         self, supervisor: Supervisor, reporter: Reporter, rewriter: Rewriter, adapters: Adapters, catalogue: Catalogue
     ) -> None:
@@ -268,6 +285,8 @@ class Daemon:
                 tasks.start_soon(rewriter.run)
                 tasks.start_soon(self._begin, supervisor, reporter, adapters, catalogue, tasks)
                 async for number in signals:
+                    if self._is_echo(number):
+                        continue
                     if not self._is_ready:
                         break
                     self._is_ready = False

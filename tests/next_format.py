@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from esm.rules import async_stored, controls, listings, shares, starting, stored
+from esm.rules import async_stored, buckets, controls, listings, shares, starting, stored
 from esm.rules.kinds import OLDEST, Kind, Shape
 
 NEXT = 2
@@ -23,6 +23,7 @@ RENAMED: dict[Kind[Any], dict[str, str]] = {
     async_stored.EVENT: {"tries": "attempts"},
     listings.LISTING: {"shards": "pieces"},
     shares.SHARE: {"grants": "parts"},
+    buckets.OWNERS: {"owners": "holders"},
 }
 
 

@@ -9,6 +9,7 @@ daemon's settings: several scalers may ask, and a change restarts nothing.
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import msgspec
 from aiohttp import web
@@ -78,21 +79,22 @@ def _target(query: Mapping[str, str]) -> replicas.Target:
 
 
 @asynccontextmanager
-async def serving(app: web.Application, host: str, port: int) -> AsyncIterator[int]:
+async def serving(app: web.Application, host: str, port: int, socket: Path | None = None) -> AsyncIterator[int]:
     """Serve while the body runs; yields the port (a free one where `port` is 0).
 
-    Raises: OperatorNeeded when the address cannot be had.
+    `socket`: serve there alone, for a supervisor that serves at the address.
+    Raises: OperatorNeeded when the address or the socket cannot be had.
     """
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port)
         try:
-            await site.start()
+            await (web.TCPSite(runner, host, port) if socket is None else web.UnixSite(runner, socket)).start()
         except OSError as error:
+            where = f"{host}:{port}" if socket is None else str(socket)
             raise OperatorNeeded(
-                f"ESM_METRICS_ADDRESS: cannot listen on {host}:{port} ({error.strerror}). Choose another address."
+                f"ESM_METRICS_ADDRESS: cannot listen on {where} ({error.strerror}). Choose another address."
             ) from error
-        yield runner.addresses[0][1]
+        yield runner.addresses[0][1] if socket is None else port
     finally:
         await runner.cleanup()

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from esm.model.stored import Key
-from esm.rules import async_stored, controls, heartbeats, listings, shares, starting, stored
+from esm.model.worker import ASYNC
+from esm.rules import async_stored, buckets, controls, heartbeats, listings, shares, starting, stored
 from esm.rules.kinds import OLDEST, Kind
 from esm.rules.starting import START_ITEM
 
 KINDS: dict[str, tuple[Kind[Any], ...]] = {
-    "lease": (starting.START, stored.LEASE),
+    "lease": (starting.START, stored.LEASE, buckets.OWNERS),
     "window": (stored.STATE,),
     "status": (stored.STATUS,),
     "catalogue": (controls.CONTROL,),
@@ -52,6 +53,8 @@ def _kind_at(key: Key) -> Kind[Any] | None:
     """What stands there; None: a name alone, or part of an asynchronous event, whose value says its format."""
     match key.kind:
         case "lease":
+            if key.owner == ASYNC:
+                return buckets.OWNERS
             return starting.START if key.item == START_ITEM else stored.LEASE
         case "worker":
             return controls.CHANGES if key.item.startswith("!") else heartbeats.HEARTBEAT

@@ -5,7 +5,6 @@ Law: a change of an event writes the new item before it removes the old one. A c
 event is tried once more than it had to be, and never lost.
 """
 
-import zlib
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -15,11 +14,9 @@ from esm.model.arn import Arn
 from esm.model.async_event import AsyncEvent
 from esm.model.clocks import UnixTime
 from esm.model.stored import Key, Stored
-from esm.rules import async_stored
+from esm.rules import async_stored, buckets
 from esm.rules.async_stored import Found
 from esm.runtime.surroundings import Surroundings
-
-BUCKETS = 64
 
 KIND = "async"
 
@@ -57,11 +54,6 @@ class Look:
     """When the first event is due that is not among `due`; None: there is none."""
 
 
-def bucket_of(request_id: str) -> int:
-    """The bucket of an event."""
-    return zlib.crc32(request_id.encode()) % BUCKETS
-
-
 class AsyncBuckets:
     """The events of one function. Every method raises Unavailable when the store cannot be reached."""
 
@@ -70,12 +62,11 @@ class AsyncBuckets:
         self._function = str(function.unqualified)
         self._is_named = False
 
-    async def add(self, event: AsyncEvent, due_at: UnixTime) -> None:
+    async def add(self, event: AsyncEvent, due_at: UnixTime, bucket: int) -> None:
         """Store an event: it is safe when this returns."""
         if not self._is_named:
             await self._put_once(Key(KIND, async_stored.FUNCTIONS, self._function), b'{"format":1}')
             self._is_named = True
-        bucket = bucket_of(event.request_id)
         wall_ms = max(0, round(self._around.clock.wall() * 1000))
         name = f"{wall_ms:015d}-{event.request_id}-{self._around.new_id()[-12:]}"
         value, parts = async_stored.encode(event, name, self._around.formats.write)
@@ -189,7 +180,7 @@ class AsyncBuckets:
 
 def partitions(function: Arn) -> list[tuple[str, str]]:
     """Kind and owner of every partition that holds values of an unqualified function's events."""
-    return [(KIND, _owner(bucket, str(function))) for bucket in range(BUCKETS)]
+    return [(KIND, _owner(bucket, str(function))) for bucket in range(buckets.BUCKETS)]
 
 
 async def functions_with_events(around: Surroundings) -> list[Arn]:

@@ -120,6 +120,11 @@ class Fleet:
         return self._formats
 
     @property
+    def is_sole(self) -> bool:
+        """See `Membership`."""
+        return self._me.is_sole
+
+    @property
     def trusted_until(self) -> Instant:
         """See `Membership`."""
         if self._me.is_sole:

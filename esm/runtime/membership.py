@@ -22,6 +22,11 @@ class Membership(Protocol):
         ...
 
     @property
+    def is_sole(self) -> bool:
+        """Whether nobody else can use the store while this worker does."""
+        ...
+
+    @property
     def term(self) -> int:
         """Grows whenever this worker may have been taken for dead: what it owned before, it does not own any more."""
         ...
@@ -118,6 +123,7 @@ class Membership(Protocol):
 class Alone:
     """One worker and nobody else: everything is its own."""
 
+    is_sole = True
     term = 0
     age_s = 0.0
     trusted_until = Instant(float("inf"))

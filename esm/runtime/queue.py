@@ -20,17 +20,15 @@ from esm.model.view import ShardView
 from esm.ports import QueueSource, Target
 from esm.rules import recursion
 from esm.rules.events import payload_bytes, payload_bytes_max
-from esm.rules.scaling import LOOK_EVERY_S, Bounds, Pressure, Scaling
+from esm.rules.scaling import LOOK_EVERY_S, Bounds, Scaling
 from esm.rules.settlement import Delete, Hold, LetGo, Offer, Return, Settlement, Ways
-from esm.rules.shares import fair
 from esm.rules.validation import check_timeout
 from esm.runtime.deleter import Deleter
-from esm.runtime.gate import Gate
 from esm.runtime.hiding import Hider
 from esm.runtime.invoker import Invoker
 from esm.runtime.knowing import known, pause_after, report
 from esm.runtime.observation import Observation
-from esm.runtime.shares import Share
+from esm.runtime.queue_part import QueuePart
 from esm.runtime.sieve import Sieve
 from esm.runtime.surroundings import Signal, Stop, Surroundings
 from esm.runtime.turns import Turns
@@ -95,10 +93,9 @@ class QueueRunner:
         self._observation = observation
         self._allows_loops = allows_loops
         self._scaling = Scaling(Bounds.of(mapping), around.clock.now())
-        self._share: Share | None = None
-        self._is_busy = False
-        self._gate = Gate(Pressure(self._scaling.limit))
-        self._gate.set_limit_max(self._concurrency())
+        self.mapping = mapping
+        self._part = QueuePart(around, lambda: self.mapping, self._scaling, target)
+        self._gate = self._part.gate
         self._invoker = Invoker(around, target, self._gate, observation)
         self._deleter = Deleter(around, source, observation, is_fifo=mapping.is_fifo)
         self._sieve = Sieve(observation.telemetry)
@@ -113,7 +110,6 @@ class QueueRunner:
         self._received = Signal()
         self._broke = Signal()
         self._oldest: dict[Settlement, Instant] = {}
-        self.mapping = mapping
         self.stop = Stop()
         self._turns = Turns(around, self.stop, self._gate, observation, settle=self._settle, release=self._release)
         observation.shards = tuple
@@ -126,7 +122,7 @@ class QueueRunner:
             return False
         self.mapping = mapping
         self._scaling.change(Bounds.of(mapping))
-        self._gate.set_limit_max(self._concurrency())
+        self._part.refresh()
         return True
 
     async def run(self) -> None:
@@ -136,12 +132,10 @@ class QueueRunner:
         """
         if not await self._know():
             return
-        members, uuid = self._around.members, self.mapping.uuid
-        with members.offering(uuid), members.sharing(uuid, self._most, lambda: self._gate.in_use) as self._share:
+        with self._part.taken():
             await self._run()
 
     async def _run(self) -> None:
-        self._gate.set_limit_max(self._concurrency())
         self._observation.shards = self._views
         if not self.stop.is_set:
             self._observation.runs()
@@ -151,43 +145,11 @@ class QueueRunner:
             background.start_soon(self._watch_load)
             async with anyio.create_task_group() as self._tasks:
                 self._start_receivers()
+                with self.stop.interruptible():
+                    await anyio.sleep_forever()
             with anyio.move_on_after(max(0.0, self.stop.deadline - LAST_START_S - self._around.clock.now())):
                 await self._deleter.wait_discarded()
             background.cancel_scope.cancel()
-
-    def _concurrency(self) -> int:
-        """Batches at once; 0 where the other workers have all that is allowed, or try a broken target alone."""
-        bounds = (self._scaling.limit, self._target.concurrency)
-        limit = max(1, min(bound for bound in bounds if bound is not None))
-        if self._share is None:
-            return limit
-        may_try = not self._gate.is_broken or self._around.members.may_probe(self.mapping.uuid)
-        return min(limit, self._share.usable) if may_try else 0
-
-    def _most(self) -> int:
-        """Batches at once that the mapping allows all workers together."""
-        return Bounds.of(self.mapping).most
-
-    @property
-    def _idle_receivers(self) -> int:
-        """Receivers of this worker that wait while the queue is quiet: all workers have so many together.
-
-        While one of them cannot take what comes alone, every worker has one.
-        """
-        members, uuid = self._around.members, self.mapping.uuid
-        peers, idle = members.peers(uuid), self._scaling.idle_receivers
-        if len(peers) <= 1:
-            return idle
-        part = fair(idle, peers, uuid).get(self._around.worker, 0)
-        return max(1, part) if members.is_busy(uuid) else part
-
-    def _tell_others(self) -> None:
-        """Whether this worker could use help, and whether it reaches the target."""
-        members, uuid = self._around.members, self.mapping.uuid
-        is_full = 0 < self._gate.limit <= self._gate.in_use
-        self._is_busy = not self._scaling.is_quiet and (self._is_busy or is_full)
-        members.busy(uuid, is_busy=self._is_busy)
-        members.broken(uuid, is_broken=self._gate.is_broken)
 
     async def _know(self) -> bool:
         facts = await known(self._around, self.stop, self._observation, "queue", self._checked_facts)
@@ -226,8 +188,8 @@ class QueueRunner:
         while True:
             await anyio.sleep(LOOK_EVERY_S)
             self._scaling.look(self._gate.in_use, self._around.clock.now())
-            self._tell_others()
-            self._gate.set_limit_max(self._concurrency())
+            self._part.tell()
+            self._part.refresh()
             self._start_receivers()
 
     def _start_receivers(self) -> None:
@@ -235,7 +197,7 @@ class QueueRunner:
         if self._deleter.is_full:
             return
         while not self.stop.is_set and len(self._receivers) < self._gate.limit:
-            if self._waiting >= self._idle_receivers:
+            if self._waiting >= self._part.idle_receivers:
                 if not self._scaling.is_quiet:
                     self._start_receiver()
                 return
@@ -257,7 +219,7 @@ class QueueRunner:
             return True
         if len(self._receivers) > self._gate.limit:
             return False
-        return not self._scaling.is_quiet or self._waiting <= self._idle_receivers
+        return not self._scaling.is_quiet or self._waiting <= self._part.idle_receivers
 
     async def _receive_forever(self, receiver: Receiver) -> None:
         try:
@@ -270,7 +232,7 @@ class QueueRunner:
         began_at = self._around.clock.now()
         with self.stop.interruptible() as waiting:
             await self._target.wait_free()
-            self._gate.set_limit_max(self._concurrency())
+            self._part.refresh()
             await self._gate.enter()
         if waiting.cancelled_caught:
             return
@@ -465,7 +427,7 @@ class QueueRunner:
             self._gate.may_try(settlement)
             self._broke.notify()
             self._turns.look_again()
-            self._tell_others()
+            self._part.tell()
 
     async def _invoke(self, settlement: Settlement, messages: tuple[Message, ...], start_by: Instant) -> Outcome:
         ids, headers = [message.message_id for message in messages], [message.trace for message in messages]

@@ -14,6 +14,7 @@ import anyio
 from esm.errors import Conflict, OperatorNeeded, StoreTooNew, Unavailable, ValueTooLarge
 from esm.model.clocks import Instant
 from esm.model.stored import VALUE_BYTES_MAX, Stored
+from esm.model.worker import ASYNC
 from esm.rules import formats, heartbeats, shares
 from esm.rules.controls import CONTROLS
 from esm.runtime.async_bucket import functions_with_events, partitions
@@ -75,7 +76,7 @@ class Rewriter:
         count = 0
         mappings = list(self._mappings())
         workers = {item.key.item async for page in self._pages(*heartbeats.PARTITION) for item in page}
-        small = [heartbeats.PARTITION, CONTROLS, shares.PARTITION]
+        small = [heartbeats.PARTITION, CONTROLS, shares.PARTITION, ("lease", ASYNC)]
         small += [(kind, mapping) for mapping in mappings for kind in ("listing", "lease")]
         small += [("status", worker) for worker in sorted(workers | {self._around.worker})]
         for kind, owner in self._affected(small):

@@ -18,7 +18,7 @@ from esm.model.lease import Lease
 from esm.model.position import TrimHorizon
 from esm.model.stored import Key
 from esm.model.worker import Heartbeat
-from esm.rules import async_stored, controls, formats, heartbeats, listings, shares, starting, stored
+from esm.rules import async_stored, buckets, controls, formats, heartbeats, listings, shares, starting, stored
 from esm.rules.kinds import OLDEST, Kind, Shape
 from esm.rules.starting import Start
 from tests.next_format import NEXT, RENAMED, next_version
@@ -47,6 +47,7 @@ STORED: list[tuple[Key, Kind[Any], Any]] = [
         listings.LISTING,
         listings.ListingPart("w", "s", 5.0, 0, 1, 1, (("shard", ("parent",), True),)),
     ),
+    (Key("lease", "async", "owners"), buckets.OWNERS, buckets.NOBODY),
     (Key("share", "fleet", "u"), shares.SHARE, {"w": 3}),
     (Key("async", "07/f", "1-r"), async_stored.EVENT, async_stored.decode(async_stored.encode(EVENT, "n", OLDEST)[0])),
 ]
@@ -137,7 +138,7 @@ def test_a_heartbeat_says_what_its_worker_reads_and_is_read_by_all() -> None:
 def test_only_kinds_that_have_changed_may_be_newer() -> None:
     assert formats.may_be_newer("lease", OLDEST)
     assert not formats.may_be_newer("lease", NEXT)
-    unchanged = {kind: kind.shapes.pop(NEXT) for kind in (starting.START, stored.LEASE)}
+    unchanged = {kind: kind.shapes.pop(NEXT) for kind in formats.KINDS["lease"]}
     assert not formats.may_be_newer("lease", OLDEST)
     assert formats.may_be_newer("window", OLDEST)
     for kind, shape in unchanged.items():

@@ -20,8 +20,8 @@ from esm.model.notice import AsyncNotice
 from esm.model.outcome import Outcome
 from esm.model.record import Message
 from esm.model.stored import Key
+from esm.rules.buckets import bucket_of
 from esm.rules.scaling import Pressure
-from esm.runtime.async_bucket import bucket_of
 from esm.runtime.async_events import Accepting, AsyncEvents
 from esm.runtime.async_function import AsyncFunction
 from esm.runtime.gate import Gate
