@@ -300,10 +300,12 @@ class Daemon:
         self, supervisor: Supervisor, reporter: Reporter, adapters: Adapters, catalogue: Catalogue,
         tasks: anyio.abc.TaskGroup,
     ) -> None:  # fmt: skip
-        """Start everything once it is known what is paused. The others hear of this worker before: one of a newer
-        version writes what it cannot read again.
+        """Start everything once it is known in which format to write, and what is paused. The others hear of this
+        worker before: one of a newer version writes again what it cannot read.
         """
         assert adapters.events is not None
+        assert self._fleet is not None
+        await self._fleet.wait_joined()
         try:
             await self._know_controls(catalogue)
         except OperatorNeeded as refused:
@@ -385,18 +387,9 @@ class Daemon:
     async def _know_controls(self, catalogue: Catalogue) -> None:
         """Return once it is known what is paused: nothing may run before. A newer worker may write it readable."""
         while True:
-            if await self._know_formats(catalogue) and await self._look_at_controls(catalogue):
+            if await self._look_at_controls(catalogue):
                 return
             await anyio.sleep(OPERATORS_EVERY_S)
-
-    async def _know_formats(self, catalogue: Catalogue) -> bool:
-        """Begin with what everybody reads who may live; then the fleet knows better. False: the store does not say."""
-        try:
-            self._formats.follow(await catalogue.announced())
-        except Unavailable as error:
-            self._telemetry.store_failed("heartbeats", str(error))
-            return False
-        return True
 
     async def _look_at_controls(self, catalogue: Catalogue) -> bool:
         """Know what operators want now; False: the store does not say, and what was known stays."""

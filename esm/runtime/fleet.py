@@ -156,6 +156,10 @@ class Fleet:
             tasks.start_soon(self._watch_trust)
             tasks.start_soon(self._keeper.run)
 
+    async def wait_joined(self) -> None:
+        """Return when this worker beats and knows the others, and so in which format to write."""
+        await self._has_joined.wait()
+
     @property
     def heartbeat_age_s(self) -> float | None:
         """Since the last heartbeat that was written; None before the first."""

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -11,13 +15,10 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
-import anyio
-
-from esm.model.worker import Heartbeat
-from esm.rules import heartbeats
 from esm.rules.kinds import OLDEST
-from esm.stores import open_store
+from tests import servers
 from tests.end_to_end.test_async import mapping as event_mapping
+from tests.end_to_end.test_crew import workers
 from tests.end_to_end.test_streams import Table, mapping
 from tests.end_to_end.world import Queue, World, wait_for
 from tests.next_format import NEXT
@@ -31,6 +32,7 @@ class Load:
 
     def __init__(self, world: World, url: str, name: str) -> None:
         self.table, self.queue = Table(url, name), Queue(url, name, visibility_s=30)
+        self.idle = Queue(url, f"{name}-idle")
         self.sent: dict[str, list[str]] = defaultdict(list)
         self.events: list[str] = []
         self.places: list[int] = []
@@ -56,7 +58,7 @@ class Load:
             if number % 8 == 0:
                 self.events.append(f"event-{number}")
                 self.queue.send(self.events[-1], key="events")
-            self.places += [place for place in lease_places(self._world) if place is not None]
+            self.places += lease_places(self._world)
             number += 1
 
 
@@ -79,27 +81,11 @@ def formats_of(world: World, *kinds: str) -> set[int]:
     return {json.loads(line)["format"] for line in lines}
 
 
-def lease_places(world: World) -> list[int | None]:
-    """The sequence number of the position of each lease, in either format."""
-    leases = [
-        json.loads(value) for (kind, item), value in stored(world).items() if kind == "lease" and item[0] != "!"
-    ]  # fmt: skip
-    places = [(one.get("positions") or one["places"])[0] for one in leases]
-    return [int(place.get("after") or place.get("behind") or 0) for place in places]
-
-
-def announce(world: World, number: int) -> None:
-    """What another worker says that it reads."""
-
-    async def put() -> None:
-        store = await open_store(world.settings["ESM_STATE"], exclusive=False)
-        try:
-            value = heartbeats.encode(Heartbeat("other", "run", 1, number))
-            await store.put(heartbeats.key("other"), value, None)
-        finally:
-            await store.aclose()
-
-    anyio.run(put)
+def lease_places(world: World) -> list[int]:
+    """The sequence number of the position of each lease, in either format; 0: none yet."""
+    leases = [json.loads(value) for (kind, _), value in stored(world).items() if kind == "lease"]
+    places = [one.get("positions") or one.get("places") for one in leases]
+    return [int(place[0].get("after") or place[0].get("behind") or 0) for place in places if place]
 
 
 def wait_more(world: World, load: Load, count: int = 25) -> None:
@@ -118,7 +104,7 @@ def test_the_next_version_takes_over_and_hands_back_under_load(world: World, min
     functions: dict[str, Any] = {
         "clicks": world.function(), "orders": world.function(SLEEP_S="0.6", ReservedConcurrentExecutions=1),
     }  # fmt: skip
-    mappings = [mapping(load.table.arn, BatchSize=5), event_mapping(load.queue)]
+    mappings = [mapping(load.table.arn, BatchSize=5), event_mapping(load.queue), event_mapping(load.idle)]
     world.configure(endpoint_url=ministack, functions=functions, mappings=mappings)
     with load.running():
         world.start()
@@ -131,23 +117,54 @@ def test_the_next_version_takes_over_and_hands_back_under_load(world: World, min
         assert formats_of(world, "lease") == {OLDEST, NEXT}
         assert NEXT in formats_of(world, "async")
         check_older_version(world)
-        world.start(program=NEXT_VERSION)
-        wait_more(world, load)
-        announce(world, OLDEST)
-        wait_for(lambda: formats_of(world) == {OLDEST}, "everything is written again", 8)
-        wait_for(lambda: "state written again in an older format" in world.log(), "it says so")
-        wait_more(world, load)
-        assert world.stop() == 0
-        assert formats_of(world) == {OLDEST}
-        world.start()
-        wait_more(world, load)
+        check_mixed_versions(world, load)
     everything = {identity for ids in load.sent.values() for identity in ids} | set(load.events)
     wait_for(lambda: set(world.taken()) == everything, "nothing is lost", 120)
     assert world.stop() == 0
+    assert formats_of(world) == {OLDEST}
     assert len(world.taken()) == len(everything)
     orders = world.first_orders()
     assert {key: orders[key] for key in load.sent} == load.sent
     assert load.places == sorted(load.places)
+
+
+def check_mixed_versions(world: World, load: Load) -> None:
+    """Two workers: one of the next version, then both, then one again, then none; whoever can work does."""
+    named = world.folder / "next-version-workers"
+
+    def become(worker: str, *of_the_next_version: str) -> None:
+        named.write_text(" ".join(of_the_next_version))
+        before = workers(world)[worker]
+        os.kill(before, signal.SIGTERM)
+        wait_for(lambda: workers(world)[worker] != before, f"{worker} starts again", 40)
+        wait_for(world._is_ready, "both are ready", 40)
+
+    named.write_text("w-1")
+    world.start("--crew", program=NEXT_VERSION, ESM_WORKER_ID="w", NEXT_VERSION_WORKERS=str(named))
+    wait_for(lambda: formats_of(world) == {OLDEST}, "the newer one has written everything again", 30)
+    wait_more(world, load)
+    become("w-2", "w-1", "w-2")
+    wait_for(lambda: NEXT in formats_of(world, "lease"), "nobody is left who needs the older format", 30)
+    wait_more(world, load)
+    paused = next_command(world, "pause", load.idle.arn)
+    assert "paused." in paused.stdout, paused.stderr
+    assert NEXT in formats_of(world, "catalogue")
+    become("w-2", "w-1")
+    wait_for(lambda: formats_of(world) == {OLDEST}, "everything is written again", 15)
+    wait_for(lambda: "state written again in an older format" in world.log(), "it says so", 30)
+    wait_more(world, load)
+    become("w-1")
+    wait_more(world, load)
+    assert formats_of(world) == {OLDEST}
+
+
+def next_command(world: World, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Another command of the next version."""
+    environ = {name: value for name, value in world.settings.items() if name != "NEXT_VERSION_WORKERS"}
+    return subprocess.run(
+        [sys.executable, *NEXT_VERSION, *arguments, "-c", str(world.config_path)],
+        env=environ, cwd=servers.ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
 
 
 def check_older_version(world: World) -> None:
