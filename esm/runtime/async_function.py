@@ -40,6 +40,9 @@ CONCURRENCY = 10
 LOOK_EVERY_S = 300.0
 """How often a bucket is looked at that is not known to hold anything due: whatever else has put it there."""
 
+UNREADABLE_EVERY_S = 30.0
+"""How often a bucket is looked at that holds what cannot be read: a newer worker may write it again."""
+
 LOOK_AFTER_EVERY_S = 3600.0
 """How often what a crash may have left is looked for."""
 
@@ -65,7 +68,7 @@ class AsyncFunction:
 class AsyncFunctionRunner:
     """Runs until stopped or cancelled. Survives Unavailable and OperatorNeeded of store, target and destinations.
 
-    Also StoreTooNew, which is tried slowly, as what an operator must mend: a newer worker may write the event again.
+    A bucket with a value that cannot be read, because a newer version has written it or none of ours, waits alone.
     """
 
     def __init__(
@@ -131,12 +134,12 @@ class AsyncFunctionRunner:
             background.start_soon(self._look_after_forever)
             async with anyio.create_task_group() as tries:
                 while not self._stop.is_set:
-                    error: Unavailable | OperatorNeeded | StoreTooNew | None = None
+                    error: Unavailable | None = None
                     try:
                         until = await self._take(tries)
-                    except (Unavailable, OperatorNeeded, StoreTooNew) as caught:
+                    except Unavailable as caught:
                         error = caught
-                        self._report(caught)
+                        self._around.telemetry.store_failed("async", str(caught))
                     else:
                         with self._stop.interruptible():
                             await self._changed.wait_until(self._around.clock, until)
@@ -177,6 +180,10 @@ class AsyncFunctionRunner:
             wall = self._around.clock.wall()
             try:
                 look = await self._buckets.due(bucket, wall, busy, most)
+            except (OperatorNeeded, StoreTooNew) as error:
+                self._report(error)
+                self._next_at[bucket] = UnixTime(wall + UNREADABLE_EVERY_S)
+                return
             except BaseException:
                 self._next_at[bucket] = UnixTime(0.0)
                 raise
