@@ -17,7 +17,7 @@ from rich.console import Console
 from esm import __version__, daemon, filtering, inspection, migration, operating, status
 from esm.config import Configuration
 from esm.config.schema import schema
-from esm.crew.membership import Membership
+from esm.crew.place import Place
 from esm.crew.supervising import WORKERS_MAX, Crew, worker_command
 from esm.errors import ConfigurationRefused, EsmError
 from esm.model.arn import SourceKind
@@ -38,11 +38,27 @@ PIPED_WIDTH = 300
 """Columns of a table that does not go to a terminal: nothing is cut or folded for other programs."""
 
 
+CLOSED_PIPE = 141
+"""Exit status where whoever read the output has gone: what a shell shows of a program that SIGPIPE has ended."""
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The `esm` command."""
+    try:
+        try:
+            code = _called(argv)
+        finally:
+            print(end="", flush=True)
+    except BrokenPipeError:
+        _drop_output()
+        code = CLOSED_PIPE
+    sys.exit(code)
+
+
+def _called(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     try:
-        code = arguments.run(arguments, os.environ)
+        code: int = arguments.run(arguments, os.environ)
     except ConfigurationRefused as refused:
         for problem in refused.problems:
             print(f"esm: {problem}", file=sys.stderr)
@@ -52,7 +68,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = 2
     except KeyboardInterrupt:
         code = 130
-    sys.exit(code)
+    return code
+
+
+def _drop_output() -> None:
+    """Whatever is still to be written, also at the end of the interpreter, goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=_workers, metavar="N",
         help="start N worker processes on one state, and start again those that end; default: one process, which works",
     )  # fmt: skip
-    run.add_argument("--member", type=Membership.parse, help=argparse.SUPPRESS)
+    run.add_argument("--member", type=Place.parse, help=argparse.SUPPRESS)
     check = _command(commands, "validate", _validate, "check a configuration and what it names")
     check.add_argument("--offline", action="store_true", help="look at the file alone")
     show = _command(commands, "status", _status, "show what each mapping does")
@@ -115,7 +142,7 @@ def _kcl_command(commands: Any, name: str, run: Migration, text: str) -> None:  
 
 
 def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    member: Membership | None = arguments.member
+    member: Place | None = arguments.member
     if member is not None:
         member.take()
     settings, configuration = _load(arguments, environ)
@@ -221,17 +248,19 @@ async def _show(settings: Settings, configuration: Configuration, *, as_json: bo
         console = Console()
         if not console.is_terminal:
             console = Console(width=PIPED_WIDTH)
+        looker = status.Looker(store, configuration, settings)
         if not watch:
-            _print(await status.rows(store, configuration, settings.worker_id), console, as_json=as_json)
+            _print(await looker.look(), console, as_json=as_json)
         while watch:
+            found = await looker.look()
             console.clear()
-            _print(await status.rows(store, configuration, settings.worker_id), console, as_json=as_json)
+            _print(found, console, as_json=as_json)
             await anyio.sleep(WATCH_EVERY_S)
     finally:
         await store.aclose()
 
 
-def _print(found: Sequence[status.Row], console: Console, *, as_json: bool) -> None:
+def _print(found: status.Overview, console: Console, *, as_json: bool) -> None:
     if as_json:
         print(status.as_json(found))
     else:

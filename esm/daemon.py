@@ -5,7 +5,7 @@ import os
 import random
 import signal
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from collections.abc import Mapping as Table
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -16,13 +16,15 @@ from prometheus_client import CollectorRegistry
 
 from esm import config
 from esm.api import operations
+from esm.api.fleet import FleetStatus
 from esm.aws.sessions import Sessions
 from esm.catalogue import Catalogue
 from esm.config import Configuration
-from esm.crew.membership import Membership
+from esm.crew.place import Place
 from esm.destinations import make_destination
 from esm.errors import ConfigurationRefused, OperatorNeeded, StoreTooNew, Unavailable
 from esm.host import Host
+from esm.joining import member
 from esm.model.arn import Arn
 from esm.model.async_event import Recipient
 from esm.model.connection import DAEMON, Way, Ways
@@ -30,12 +32,14 @@ from esm.model.control import Control
 from esm.model.function import AsyncRules, Function, HostedFunction, LambdaFunction
 from esm.model.mapping import InvocationType, Mapping, State
 from esm.model.view import MappingView
-from esm.ports import Destination, Store, Target
-from esm.rules import formats
+from esm.ports import Destination, Target
+from esm.rules.sightings import Sightings
 from esm.rules.ways import asynchronous_way, ways
 from esm.runtime.async_events import Accepting, AsyncEvents
 from esm.runtime.async_function import AsyncFunction
-from esm.runtime.fleet import Fleet, Identity
+from esm.runtime.bounded import Bounded
+from esm.runtime.fleet import Fleet
+from esm.runtime.membership import Membership
 from esm.runtime.observation import Observation
 from esm.runtime.orders import OrderBook
 from esm.runtime.queue import QueueRunner
@@ -46,8 +50,7 @@ from esm.runtime.supervisor import Plan, Runner, Supervisor
 from esm.runtime.surroundings import ByteBudget, Formats, Signal, Surroundings, SystemClock
 from esm.settings import Settings, state_folder
 from esm.sources import open_queue, open_stream
-from esm.stores import open_store, sqlite_path, worker_lock
-from esm.stores.worker_lock import WorkerLock
+from esm.stores import open_store
 from esm.targets import make_target
 from esm.targets.counted import Counted
 from esm.telemetry import Telemetry
@@ -78,6 +81,8 @@ class Adapters:
         """Those of the configuration by unqualified ARN, and the way to their asynchronous destinations."""
         self.orders = OrderBook()
         """What operators want of the positions of each mapping."""
+        self.members: Membership | None = None
+        """This worker among the others; None where nothing is to run."""
         self.events: AsyncEvents | None = None
         """The asynchronous queue; None where nothing is to run."""
 
@@ -85,11 +90,18 @@ class Adapters:
         """The one target of a function: its environments and connections are shared by its mappings."""
         if (function, way) not in self._targets:
             if isinstance(function, HostedFunction):
-                made: Target = self.host.target(function)
+                made: Target = self._bounded(function, self.host.target(function))
             else:
                 made = make_target(function, self.sessions.through(way), self.telemetry)
             self._targets[function, way] = Counted(made)
         return self._targets[function, way]
+
+    def _bounded(self, function: HostedFunction, target: Target) -> Target:
+        """The reserved concurrency holds over all workers; without others the host itself keeps it."""
+        reserved = function.reserved_concurrency
+        if not reserved or self.members is None or self.members.is_sole:
+            return target
+        return Bounded(self.members, f"function:{function.arn.unqualified}", reserved, target)
 
     async def build(self, around: Surroundings, plan: Plan, observation: Observation) -> Runner:
         """What runs a mapping. Raises: OperatorNeeded, Unavailable (the function's role is asked for)."""
@@ -119,7 +131,7 @@ class Adapters:
             return target
         events, arn = self.events, str(plan.function.arn.unqualified)
         observation.async_backlog = lambda: events.backlogs().get(arn, 0)
-        return Accepting(events, target, around)
+        return Accepting(events, plan.function.role, around)
 
     def async_function(self, arn: Arn) -> AsyncFunction:
         """What the asynchronous events of a function need now."""
@@ -184,21 +196,26 @@ class Daemon:
 
     def __init__(
         self, settings: Settings, environ: Table[str, str], configuration: Configuration,
-        place: Membership | None = None,
+        place: Place | None = None,
     ) -> None:  # fmt: skip
         """`place`: that of one worker of several, under a supervisor."""
         self._place = place
         self._settings = settings
         self._environ = environ
         self._configuration = configuration
+        self._refused = ConfigurationRefused([])
+        """What was refused since a configuration was taken the last time."""
+        self._looks_again = False
+        """It named files that were not watched before, so it is read once more."""
         self._is_ready = False
+        self._is_draining = False
         self._begun: set[str] = set()
         self._have_all_begun = False
         self._changes: int | None = None
         """The change counter that was followed last."""
         self._controls: dict[str, Control] = {}
         self._fleet: Fleet | None = None
-        self._refused: BaseException | None = None
+        self._displaced: BaseException | None = None
         self._is_sole = place is None
         self._adapters: Adapters | None = None
         self._formats = Formats()
@@ -212,7 +229,7 @@ class Daemon:
         async with AsyncExitStack() as stack:
             store = await open_store(settings.state, exclusive=True, lock=self._place.lock if self._place else None)
             stack.push_async_callback(store.aclose)
-            self._fleet = fleet = self._member(store, stack)
+            self._fleet = fleet = member(settings, store, stack, telemetry, self._formats, is_sole=self._is_sole)
             around = Surroundings(
                 clock=SystemClock(), telemetry=telemetry, store=store,
                 budget=ByteBudget(settings.buffer_bytes_max), jitter=random.random, new_id=_new_id,
@@ -222,6 +239,7 @@ class Daemon:
             adapters = make_adapters(settings, self._configuration, telemetry)
             stack.push_async_callback(adapters.aclose)
             adapters.host.end_leftovers()
+            adapters.members = fleet
             adapters.events = AsyncEvents(around, adapters.async_function)
             supervisor = Supervisor(
                 around, lambda plan, observation: adapters.build(around, plan, observation)
@@ -230,7 +248,10 @@ class Daemon:
             telemetry.live.async_backlogs = adapters.events.backlogs
             telemetry.live.buffered_bytes = lambda: around.budget.used_bytes
             telemetry.live.heartbeat_age_s = lambda: fleet.heartbeat_age_s
-            app = operations.application(telemetry.exposed, supervisor.views, lambda: self.is_ready(supervisor.views()))
+            answers = FleetStatus(
+                store, around.clock, telemetry, around.worker, supervisor.views, Sightings(settings.failover_s)
+            )
+            app = operations.application(telemetry.exposed, answers.answer, lambda: self.is_ready(supervisor.views()))
             host, port = settings.metrics_host_port
             bound = settings.metrics_address.rpartition(":")[0]
             port = await stack.enter_async_context(operations.serving(app, host, port, self._socket))
@@ -240,19 +261,6 @@ class Daemon:
             catalogue = Catalogue(store)
             rewriter = Rewriter(around, self._mappings)
             await self._serve(supervisor, Reporter(around, supervisor), rewriter, adapters, catalogue)
-
-    def _member(self, store: Store, stack: AsyncExitStack) -> Fleet:
-        """This worker among those that share the store. Raises: OperatorNeeded where its id is taken."""
-        settings = self._settings
-        path = sqlite_path(settings.state) if settings.state.startswith("sqlite:") else None
-        run = uuid.uuid4().hex[:12]
-        lock = WorkerLock(worker_lock.folder_for(settings.state, path), settings.worker_id, run)
-        stack.callback(lock.release)
-        identity = Identity(
-            settings.worker_id, run, formats.newest(), lock.lock, lock.ended, is_sole=self._is_sole,
-            failover_s=settings.failover_s,
-        )  # fmt: skip
-        return Fleet(identity, SystemClock(), store, self._telemetry, self._formats, worker_lock.is_free)
 
     def is_ready(self, views: Sequence[MappingView]) -> bool:
         """Whether the daemon runs, and every mapping that is switched on has begun once: it was Enabled, or showed a
@@ -272,53 +280,45 @@ class Daemon:
         """Whether a worker under a supervisor is told once more to drain: some stop a service by a SIGTERM to each of
         its processes. The supervisor's order to end at once is SIGINT.
         """
-        return self._place is not None and not self._is_ready and number == signal.SIGTERM
+        return self._place is not None and self._is_draining and number == signal.SIGTERM
 
     async def _serve(
         self, supervisor: Supervisor, reporter: Reporter, rewriter: Rewriter, adapters: Adapters, catalogue: Catalogue
     ) -> None:
-        events = adapters.events
+        events, fleet = adapters.events, self._fleet
         assert events is not None
+        assert fleet is not None
+
+        async def begin() -> None:
+            """Once it is known in which format to write, and what is paused. The others hear of this worker before:
+            one of a newer version writes again what it cannot read.
+            """
+            await fleet.wait_joined()
+            await self._know_controls(catalogue)
+            self._apply(supervisor, self._configuration)
+            for run in (supervisor.run, reporter.run, events.run):
+                tasks.start_soon(run)
+            tasks.start_soon(self._follow_file, supervisor)
+            tasks.start_soon(self._follow_operators, supervisor, reporter, catalogue)
+            tasks.start_soon(_let_go, supervisor, adapters)
+            self._is_ready = True
+
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._run_fleet, tasks)
+                tasks.start_soon(self._run_or_end, fleet.run, tasks)
                 tasks.start_soon(rewriter.run)
-                tasks.start_soon(self._begin, supervisor, reporter, adapters, catalogue, tasks)
+                tasks.start_soon(self._run_or_end, begin, tasks)
                 async for number in signals:
                     if self._is_echo(number):
                         continue
                     if not self._is_ready:
                         break
-                    self._is_ready = False
+                    self._is_ready, self._is_draining = False, True
                     name = signal.Signals(number).name
                     tasks.start_soon(self._drain, supervisor, reporter, rewriter, events, tasks, name)
                 tasks.cancel_scope.cancel()
-        if self._refused is not None:
-            raise self._refused
-
-    async def _begin(
-        self, supervisor: Supervisor, reporter: Reporter, adapters: Adapters, catalogue: Catalogue,
-        tasks: anyio.abc.TaskGroup,
-    ) -> None:  # fmt: skip
-        """Start everything once it is known in which format to write, and what is paused. The others hear of this
-        worker before: one of a newer version writes again what it cannot read.
-        """
-        assert adapters.events is not None
-        assert self._fleet is not None
-        await self._fleet.wait_joined()
-        try:
-            await self._know_controls(catalogue)
-        except OperatorNeeded as refused:
-            self._refused = refused
-            tasks.cancel_scope.cancel()
-            return
-        self._apply(supervisor, self._configuration)
-        for run in (supervisor.run, reporter.run, adapters.events.run):
-            tasks.start_soon(run)
-        tasks.start_soon(self._follow_file, supervisor)
-        tasks.start_soon(self._follow_operators, supervisor, reporter, catalogue)
-        tasks.start_soon(_let_go, supervisor, adapters)
-        self._is_ready = True
+        if self._displaced is not None:
+            raise self._displaced
 
     async def _drain(
         self, supervisor: Supervisor, reporter: Reporter, rewriter: Rewriter, events: AsyncEvents,
@@ -345,14 +345,15 @@ class Daemon:
         """Apply changes of the file within a second; a wrong file is refused and the old one goes on.
 
         What is seen is always what stood there before the reading: a change made meanwhile differs from it, and is
-        read next time. The first look reads once more what the start has read.
+        read next time. The first look reads once more what the start has read, and so does the one after a refusal
+        that names files of its own.
         """
         seen = ""
         while True:
             await anyio.sleep(LOOK_EVERY_S)
             if not self._is_ready:
                 continue
-            found = config.digest(self._configuration)
+            found = config.digest(self._configuration, self._refused.files)
             if found != seen:
                 seen = found
                 self._take_over(supervisor)
@@ -375,13 +376,12 @@ class Daemon:
                 with anyio.move_on_after(OPERATORS_EVERY_S):
                     await changed.wait()
 
-    async def _run_fleet(self, tasks: anyio.abc.TaskGroup) -> None:
-        """Beat and watch; where another process has this worker's id, end."""
-        assert self._fleet is not None
+    async def _run_or_end(self, run: Callable[[], Awaitable[None]], tasks: anyio.abc.TaskGroup) -> None:
+        """Run; where that finds that this worker cannot work here, end: its id or its state is another's."""
         try:
-            await self._fleet.run()
+            await run()
         except* OperatorNeeded as refused:
-            self._refused = refused.exceptions[0]
+            self._displaced = refused.exceptions[0]
             tasks.cancel_scope.cancel()
 
     async def _know_controls(self, catalogue: Catalogue) -> None:
@@ -432,14 +432,22 @@ class Daemon:
             changed = load_configuration(self._settings, self._environ)
             config.check_successor(self._configuration, changed)
         except ConfigurationRefused as refused:
-            self._telemetry.configuration_refused([str(problem) for problem in refused.problems])
+            self._refuse(refused)
             return
+        self._refused = ConfigurationRefused([])
         if changed == self._configuration:
             return
         said = set(self._configuration.warnings)
         self._configuration = changed
         self._apply(supervisor, changed, said)
         self._telemetry.configuration_applied(mappings=len(changed.mappings), functions=len(changed.functions))
+
+    def _refuse(self, refused: ConfigurationRefused) -> None:
+        """Say so, and watch the files that it names from now on; the look that this brings is no second refusal."""
+        before, self._refused = self._refused, refused
+        if not self._looks_again or refused.problems != before.problems:
+            self._telemetry.configuration_refused([str(problem) for problem in refused.problems])
+        self._looks_again = not set(refused.files) <= {*self._configuration.files, *before.files}
 
     def _apply(self, supervisor: Supervisor, configuration: Configuration, said: Collection[str] = ()) -> None:
         for warning in configuration.warnings:

@@ -101,9 +101,8 @@ class Telemetry:
         self.poll_errors = _counter(registry, "esm_poll_errors", "Reads of the source that failed")
         self.position_lost = _counter(registry, "esm_position_lost", "Positions trimmed before they were read")
         self.restarts = _counter(registry, "esm_mapping_restarts", "Restarts after an error of the program itself")
-        self.recursive = _counter(
-            registry, "esm_recursive_invocations_dropped", "Messages not invoked: their loop was stopped"
-        )
+        stopped = "Messages not invoked: their loop was stopped"
+        self.recursive = _counter(registry, "esm_recursive_invocations_dropped", stopped)
         self.duration = Histogram(
             "esm_invocation_duration_seconds", "Duration of invocations", LABELS, registry=registry,
             buckets=_DURATION_BUCKETS,
@@ -111,10 +110,10 @@ class Telemetry:
         self.batch_size = Histogram(
             "esm_batch_size", "Records an invocation", LABELS, registry=registry, buckets=_SIZE_BUCKETS
         )
+        age = "Age of the last record of a batch when sent"
         self.iterator_age = Histogram(
-            "esm_iterator_age_seconds", "Age of the last record of a batch when sent", LABELS, registry=registry,
-            buckets=_DURATION_BUCKETS,
-        )  # fmt: skip
+            "esm_iterator_age_seconds", age, LABELS, registry=registry, buckets=_DURATION_BUCKETS
+        )
         self._aws = Counter(
             "esm_aws_requests", "Calls of AWS APIs", ("service", "operation", "outcome"), registry=registry
         )

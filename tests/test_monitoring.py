@@ -39,6 +39,8 @@ def everything() -> Telemetry:
     observation = Observation(MAPPING, telemetry.mapping(MAPPING))
     observation.counted(1, 1)
     observation.shards = lambda: (ShardView("", 1.0, 0.0, 5.0, 0.0),)
+    telemetry.taken_over("planned", 0.5)
+    telemetry.live.heartbeat_age_s = lambda: 1.0
     telemetry.live.views = lambda: [observation.view()]
     telemetry.live.async_backlogs = lambda: {FUNCTION: 1}
     observation.telemetry.invocation_ended(Answer("r", b""), "success", 1, 0, 0.1)
@@ -58,15 +60,7 @@ def labels_by_metric() -> dict[str, set[str]]:
     return found
 
 
-COMING = {
-    "esm_takeover_seconds_bucket": {"kind", "le"}, "esm_takeover_seconds_count": {"kind"},
-    "esm_workers": set(), "esm_heartbeat_age_seconds": set(),
-    "esm_shards_without_owner": {"mapping", "function", "source"},
-    "esm_shards_owned": {"mapping", "function", "source"},
-}  # fmt: skip
-"""Metrics that come with the ownership of shards: to be removed here with the change that brings them."""
-
-KNOWN = labels_by_metric() | COMING
+KNOWN = labels_by_metric()
 REPLICA = {"instance", "pod", "node"}
 """Labels that Prometheus adds, and by which it tells replicas apart."""
 INSTALLATION = {"namespace", "job"}

@@ -110,7 +110,8 @@ def exported() -> set[str]:
     Telemetry(registry)
     of_the_supervisor = CrewTelemetry([], dict).collected()
     families = {(family.name, family.type) for family in [*registry.collect(), *of_the_supervisor]}
-    named = set(re.findall(r'"(esm_[a-z_]+)"', (ROOT / "esm" / "telemetry.py").read_text()))
+    sources = [(ROOT / "esm" / name).read_text() for name in ("telemetry.py", "exposition.py")]
+    named = {name for source in sources for name in re.findall(r'"(esm_[a-z_]+)"', source)}
     counters = {name for name, kind in families if kind == "counter"}
     return {f"{name}_total" if name in counters else name for name in named | {name for name, _ in families}}
 

@@ -20,9 +20,9 @@ from prometheus_client.core import Metric
 
 from esm.api.operations import serving
 from esm.crew.answering import Ask, application, asking
-from esm.crew.membership import Membership
 from esm.crew.merging import Merged, Merger, counted, parsed
 from esm.crew.naming import named
+from esm.crew.place import Place
 from esm.crew.process import WorkerProcess
 from esm.crew.telling import CrewTelemetry
 from esm.errors import OperatorNeeded, RequestRefused
@@ -51,7 +51,7 @@ MARGIN_S = 5.0
 _SOCKET_PATH_MAX = 107
 """Bytes of a path that a socket may have."""
 
-Command = Callable[[Membership], Sequence[str]]
+Command = Callable[[Place], Sequence[str]]
 
 
 @dataclass(eq=False)
@@ -216,7 +216,7 @@ class Crew:
         """The status of one process, None when none could be started; and whether it ever answered."""
         post.starts += 1
         socket = folder / f"{self._posts.index(post) + 1}.{post.starts}"
-        command = self._command(Membership(os.getpid(), lock, socket))
+        command = self._command(Place(os.getpid(), lock, socket))
         inherits = [] if lock is None else [lock]
         try:
             process = WorkerProcess(command, self._environs[post.worker], inherits)

@@ -31,6 +31,8 @@ class Lease:
     """Attributes of a newer version, kept and written back."""
     window: StoredState | None = None
     """The open tumbling window: written together with the position that its state belongs to."""
+    done: tuple[tuple[Position, ...], ...] = ()
+    """Positions of the lanes of earlier factors, until those of now have passed them: what they say was taken, was."""
     obeyed: int = 0
     """Number of the last operator's order that the positions have followed: an order is carried out once."""
     released_at: UnixTime | None = None

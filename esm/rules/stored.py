@@ -56,6 +56,8 @@ class _LeaseDocument(msgspec.Struct):
     is_finished: bool = False
     window: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     """Absent where no tumbling window is open, and in leases of versions that knew none."""
+    done: list[list[dict[str, Any]]] | msgspec.UnsetType = msgspec.UNSET
+    """Absent where no lane of an earlier factor is ahead."""
     obeyed: int | msgspec.UnsetType = msgspec.UNSET
     """Absent where no order was ever carried out."""
     released_at: float | msgspec.UnsetType = msgspec.UNSET
@@ -105,6 +107,7 @@ def _lease_value(lease: Lease) -> bytes:
         parents=lease.parents,
         is_finished=lease.is_finished,
         window=msgspec.UNSET if lease.window is None else _window_entry(lease.window),
+        done=[[position_document(position) for position in one] for one in lease.done] or msgspec.UNSET,
         obeyed=lease.obeyed or msgspec.UNSET,
         released_at=msgspec.UNSET if lease.released_at is None else lease.released_at,
     )
@@ -123,6 +126,8 @@ def _lease_of(value: bytes) -> Lease:
     attributes = msgspec.json.decode(value, type=dict[str, Any])
     document = msgspec.convert(attributes, _LeaseDocument)
     positions = tuple(position_of(entry) for entry in document.positions)
+    earlier = [] if document.done is msgspec.UNSET else document.done
+    done = tuple(tuple(position_of(entry) for entry in one) for one in earlier if one)
     window = None if document.window is msgspec.UNSET else _window(document.window)
     if len(positions) != document.factor:
         raise msgspec.ValidationError(f"{len(positions)} positions for {document.factor} lanes")
@@ -137,6 +142,7 @@ def _lease_of(value: bytes) -> Lease:
         parents=document.parents,
         is_finished=document.is_finished,
         window=window,
+        done=done,
         obeyed=0 if document.obeyed is msgspec.UNSET else document.obeyed,
         released_at=None if document.released_at is msgspec.UNSET else UnixTime(document.released_at),
         extra={name: entry for name, entry in attributes.items() if name not in _LeaseDocument.__struct_fields__},

@@ -23,6 +23,9 @@ KIND = "async"
 LEFTOVER_S = 900.0
 """Parts older than this that no event names were left by a crash: writing an event never takes so long."""
 
+LOOK_VALUES_MAX = 5
+"""Values that one look into a bucket holds at a time: what it has found, and what it goes through."""
+
 _PARTS_PAGE = 8
 """Parts looked at in one go: they are large."""
 
@@ -75,14 +78,14 @@ class AsyncBuckets:
         await self._put_once(self._key(bucket, async_stored.item(due_at, event.request_id)), value)
 
     async def due(self, bucket: int, wall: UnixTime, busy: AbstractSet[str], most: int) -> Look:
-        """Up to `most` events that are due and not `busy`, oldest first.
+        """Up to `most` events (fewer than `LOOK_VALUES_MAX`) that are due and not `busy`, oldest first.
 
         Raises also: StoreTooNew, OperatorNeeded where a value is none of ours.
         """
         found: list[Held] = []
         after: str | None = None
         while True:
-            page = await self._around.store.scan(KIND, self._owner(bucket), after, len(busy) + most + 1)
+            page = await self._around.store.scan(KIND, self._owner(bucket), after, LOOK_VALUES_MAX - len(found))
             for item in page.items:
                 if item.key.item in busy:
                     continue

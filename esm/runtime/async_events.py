@@ -16,7 +16,6 @@ from esm.model.async_event import AsyncEvent
 from esm.model.clocks import Instant
 from esm.model.function import FunctionFacts
 from esm.model.invocation import Answer, Ending, Invocation, Throttled, Unreachable
-from esm.ports import Target
 from esm.rules.events import ASYNC_PAYLOAD_BYTES_MAX
 from esm.runtime.async_bucket import functions_with_events
 from esm.runtime.async_function import AsyncFunction, AsyncFunctionRunner
@@ -156,14 +155,18 @@ class Accepting:
 
     concurrency: int | None = None
 
-    def __init__(self, events: AsyncEvents, target: Target, around: Surroundings) -> None:
+    def __init__(self, events: AsyncEvents, role: str, around: Surroundings) -> None:
+        """`role` is the function's, as configured."""
         self._events = events
-        self._target = target
+        self._role = role
         self._around = around
 
     async def facts(self) -> FunctionFacts:
-        """The function's; its timeout says nothing about how long a batch is held. Raises: as the function's does."""
-        return FunctionFacts(None, (await self._target.facts()).role)
+        """What is configured. The function itself is not asked: its queue takes events while it is out of reach.
+
+        Its timeout says nothing about how long a batch is held.
+        """
+        return FunctionFacts(None, self._role)
 
     async def wait_free(self) -> None:
         """Return at once: the queue takes what comes."""

@@ -26,7 +26,7 @@ from esm.rules.asynchronous import Later, Lost, Settled
 from esm.rules.backoff import pause_s
 from esm.rules.buckets import BUCKETS
 from esm.rules.scaling import Pressure
-from esm.runtime.async_bucket import AsyncBuckets, Held, PartsMissing
+from esm.runtime.async_bucket import LOOK_VALUES_MAX, AsyncBuckets, Held, PartsMissing
 from esm.runtime.async_owning import Ownership
 from esm.runtime.knowing import pause_after
 from esm.runtime.surroundings import Signal, Stop, Surroundings
@@ -49,7 +49,7 @@ LOOK_AFTER_EVERY_S = 3600.0
 OWNED_LOOK_S = 1.0
 """How often a worker without a bucket looks whether it has one."""
 
-TAKE_MAX = 4
+TAKE_MAX = LOOK_VALUES_MAX - 1
 """Events taken from a bucket in one go."""
 
 
@@ -173,7 +173,7 @@ class AsyncFunctionRunner:
         reserved = held = 0
         try:
             with self._stop.interruptible():
-                reserved = await budget.reserve((len(busy) + most + 1) * VALUE_BYTES_MAX)
+                reserved = await budget.reserve(LOOK_VALUES_MAX * VALUE_BYTES_MAX)
             if not reserved or self._stop.is_set:
                 return
             self._next_at[bucket] = UnixTime(float("inf"))

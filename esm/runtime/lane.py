@@ -78,6 +78,11 @@ class Lane:
         return self.delivery is None and not self.window and self._final is None
 
     @property
+    def is_between_batches(self) -> bool:
+        """Whether nothing of the lane is on its way; records may wait."""
+        return self.delivery is None and self._final is None
+
+    @property
     def oldest_arrival(self) -> UnixTime | None:
         """Arrival of the oldest record not taken; None when nothing waits here."""
         head = (self.delivery and self.delivery.head) or self.window.first
@@ -112,8 +117,12 @@ class Lane:
                     return
             self.has_finished = self.is_fed_out and not self.window and self.tumbling.open is None
         finally:
-            self._let_go(self._held_bytes + self._state_bytes + self.window.clear())
-            self._held_bytes = self._state_bytes = 0
+            self.clear()
+
+    def clear(self) -> None:
+        """Give back everything that the lane holds."""
+        self._let_go(self._held_bytes + self._state_bytes + self.window.clear())
+        self._held_bytes = self._state_bytes = 0
 
     async def _next_batch(self) -> list[StreamRecord]:
         """The next batch when it is due; empty when the lane's work is over."""
@@ -128,7 +137,9 @@ class Lane:
             due_at = self._due_at(limits)
             if due_at is None and self.is_fed_out:
                 return []
-            if due_at is not None and (clock.now() >= due_at or self.is_fed_out or self._shard.is_converting):
+            if self._shard.is_converting:
+                due_at = None
+            if due_at is not None and (clock.now() >= due_at or self.is_fed_out):
                 return self._take(limits)
             if self.feed is None and not self.is_fed_out and not self._shard.is_converting:
                 self._shard.feed_again(self)

@@ -16,6 +16,7 @@ from esm.model.stored import Key
 from esm.model.window import OpenWindow, StoredState
 from esm.ports import Clock
 from esm.rules import operating, starting, stored
+from esm.rules.progress import ahead
 from esm.rules.starting import START_ITEM, Start
 from esm.runtime.surroundings import Surroundings
 from esm.runtime.window_states import WindowStates
@@ -57,13 +58,17 @@ class ShardLease:
 
     async def save(
         self, positions: Sequence[Position], window: OpenWindow | None = None, *,
-        is_finished: bool = False, factor: int | None = None,
+        is_finished: bool = False, before: tuple[Position, ...] | None = None,
     ) -> None:  # fmt: skip
-        """Store positions, and the window that belongs to them, in one write. Raises: LeaseLost, Unavailable."""
+        """Store positions, and the window that belongs to them, in one write. Raises: LeaseLost, Unavailable.
+
+        `before`: those of the lanes that end with this; they are kept until `positions` have passed them.
+        """
         pointer = await self._pointer(window)
+        layouts = self.lease.done if before is None else (*self.lease.done, before)
         lease = replace(
-            self.lease, positions=tuple(positions), window=pointer, is_finished=is_finished,
-            factor=factor or self.lease.factor,
+            self.lease, positions=tuple(positions), window=pointer, is_finished=is_finished, factor=len(positions),
+            done=() if is_finished else ahead(layouts, positions),
         )  # fmt: skip
         await self._put(lease)
         self.window = window

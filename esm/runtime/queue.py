@@ -70,6 +70,8 @@ class Receiver:
         """The name of a receive on a FIFO queue whose answer was lost: the next one asks for the same messages."""
         self.has_received = False
         """Whether its last receives brought messages, also such as no filter pattern matches."""
+        self.is_crowded = False
+        """Its last receive did not wait for messages: others needed the bytes."""
 
 
 class Gathered:
@@ -109,6 +111,9 @@ class QueueRunner:
         self._visibility_s = 0
         self._received = Signal()
         self._broke = Signal()
+        self._arrived = Signal()
+        self._look_at = Instant(-math.inf)
+        """When a receiver that may not wait for messages looks for them next."""
         self._oldest: dict[Settlement, Instant] = {}
         self.stop = Stop()
         self._turns = Turns(around, self.stop, self._gate, observation, settle=self._settle, release=self._release)
@@ -249,7 +254,16 @@ class QueueRunner:
         receiver.failures = await pause_after(self._around, self.stop, error, receiver.failures)
         if not receiver.has_received:
             with self.stop.interruptible():
-                await self._around.clock.sleep_until(Instant(began_at + EMPTY_S))
+                await self._rest(receiver, Instant(began_at + EMPTY_S))
+
+    async def _rest(self, receiver: Receiver, until: Instant) -> None:
+        """After a receive in vain. Receivers that may not wait for messages take turns to look for them."""
+        clock = self._around.clock
+        if receiver.is_crowded:
+            until = self._look_at = Instant(max(until, self._look_at + EMPTY_S))
+            await self._arrived.wait_until(clock, until)
+        else:
+            await clock.sleep_until(until)
 
     async def _receive_and_settle(self, receiver: Receiver) -> EsmError | None:
         gathered = Gathered()
@@ -314,7 +328,7 @@ class QueueRunner:
         if self.mapping.is_fifo and receiver.attempt is None:
             receiver.attempt = self._around.new_id()
         try:
-            received = await self._poll(count, wait_s, receiver.attempt, reserved)
+            received = await self._poll(receiver, count, wait_s, reserved)
             receiver.attempt = None
             receiver.has_received = bool(received)
             messages, unwanted = await self._sieve.sift(self.mapping, received)
@@ -328,32 +342,38 @@ class QueueRunner:
             self._received.notify()
             self._around.budget.release(reserved - size)
         self._scaling.received(len(received), self._around.clock.now())
+        if received:
+            self._look_at = self._around.clock.now()
+            self._arrived.notify()
         if messages:
             self._start_receivers()
         self._observation.telemetry.polled(len(received))
         self._observation.mended("source")
         if unwanted:
-            with self.stop.interruptible():
-                await self._deleter.discard(unwanted)
+            self._deleter.discard(unwanted)
         return messages, size
 
-    async def _poll(self, count: int, wait_s: int, attempt: str | None, reserved: int) -> list[Message]:
+    async def _poll(self, receiver: Receiver, count: int, wait_s: int, reserved: int) -> list[Message]:
         """One receive. It waits for messages only where enough bytes are left to those who need no waiting."""
         budget = self._around.budget
-        if wait_s <= 0 or not budget.idle(reserved):
-            return await self._source.receive(count, 0, attempt)
+        receiver.is_crowded = wait_s > 0 and not budget.idle(reserved)
+        if wait_s <= 0 or receiver.is_crowded:
+            return await self._source.receive(count, 0, receiver.attempt)
         try:
-            return await self._source.receive(count, wait_s, attempt)
+            return await self._source.receive(count, wait_s, receiver.attempt)
         finally:
             budget.busy(reserved)
 
     async def _reserve(self, until: Instant) -> int:
-        """Bytes for one receive, and its place among the polls; 0 when `until` or the stop came first.
+        """Bytes for one receive, its place among the polls, and room for what no filter lets through.
+
+        Returns 0 when `until` or the stop came first.
 
         One receiver of a mapping waits for bytes at a time, so that each mapping is as near to them as any other.
         """
         clock, budget = self._around.clock, self._around.budget
         with self.stop.interruptible(), anyio.move_on_after(max(0.0, until - clock.now())):
+            await self._deleter.wait_room()
             if (at := self._scaling.poll_at(clock.now())) > clock.now():
                 await clock.sleep_until(at)
             async with self._reserving:

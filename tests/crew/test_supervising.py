@@ -17,7 +17,7 @@ import pytest
 from anyio.streams.memory import MemoryObjectSendStream
 
 from esm.cli import main
-from esm.crew.membership import Membership
+from esm.crew.place import Place
 from esm.crew.supervising import SILENT_S, Crew, worker_environ
 from esm.errors import OperatorNeeded, RequestRefused
 from esm.settings import load_settings
@@ -277,14 +277,14 @@ def test_memory_that_is_too_little_for_so_many_workers_is_refused_with_how_many_
 
 
 def test_a_place_in_a_crew_goes_through_the_command_line() -> None:
-    for member in (Membership(7, 3, Path("/tmp/a:b")), Membership(7, None, Path("/tmp/a"))):
-        assert Membership.parse(str(member)) == member
+    for member in (Place(7, 3, Path("/tmp/a:b")), Place(7, None, Path("/tmp/a"))):
+        assert Place.parse(str(member)) == member
     with pytest.raises(ValueError, match="not enough values"):
-        Membership.parse("7")
+        Place.parse("7")
 
 
 def test_a_place_is_the_supervisors_to_give_and_its_death_is_the_workers() -> None:
-    text = "import sys; from esm.crew.membership import Membership; Membership(int(sys.argv[1]), None, 'x').take()"
+    text = "import sys; from esm.crew.place import Place; Place(int(sys.argv[1]), None, 'x').take()"
     command = [sys.executable, "-c", f"{text}; print('taken', flush=True); sys.stdin.read()"]
     stranger = subprocess.run([*command, "1"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     assert "The process 1 is not, or no longer, the supervisor of this worker" in stranger.stderr

@@ -15,7 +15,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Membership:
+class Place:
     """One worker's place in its crew."""
 
     supervisor: int
@@ -26,7 +26,7 @@ class Membership:
     """Where this worker serves what others serve at ESM_METRICS_ADDRESS."""
 
     @classmethod
-    def parse(cls, text: str) -> "Membership":
+    def parse(cls, text: str) -> "Place":
         """What `str` made. Raises: ValueError."""
         supervisor, lock, socket = text.split(":", 2)
         return cls(int(supervisor), int(lock) if lock else None, Path(socket))
