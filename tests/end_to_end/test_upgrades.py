@@ -99,13 +99,29 @@ def wait_more(world: World, load: Load, count: int = 25) -> None:
     wait_for(lambda: taken() >= (records + count, 0) and taken()[1] >= events + 3, "the work goes on", 40)
 
 
-def test_the_next_version_takes_over_and_hands_back_under_load(world: World, ministack: str) -> None:
-    load = Load(world, ministack, "upgraded")
+def configured(world: World, ministack: str, name: str) -> Load:
+    load = Load(world, ministack, name)
     functions: dict[str, Any] = {
         "clicks": world.function(), "orders": world.function(SLEEP_S="0.6", ReservedConcurrentExecutions=1),
     }  # fmt: skip
     mappings = [mapping(load.table.arn, BatchSize=5), event_mapping(load.queue), event_mapping(load.idle)]
     world.configure(endpoint_url=ministack, functions=functions, mappings=mappings)
+    return load
+
+
+def check_all(world: World, load: Load) -> None:
+    """Everything was taken once, in order, and no stored position went back."""
+    everything = {identity for ids in load.sent.values() for identity in ids} | set(load.events)
+    wait_for(lambda: set(world.taken()) == everything, "nothing is lost", 60)
+    assert world.stop() == 0
+    assert len(world.taken()) == len(everything)
+    orders = world.first_orders()
+    assert {key: orders[key] for key in load.sent} == load.sent
+    assert load.places == sorted(load.places)
+
+
+def test_the_next_version_goes_on_and_this_one_says_what_it_cannot_read(world: World, ministack: str) -> None:
+    load = configured(world, ministack, "upgraded")
     with load.running():
         world.start()
         wait_more(world, load)
@@ -117,19 +133,13 @@ def test_the_next_version_takes_over_and_hands_back_under_load(world: World, min
         assert formats_of(world, "lease") == {OLDEST, NEXT}
         assert NEXT in formats_of(world, "async")
         check_older_version(world, load)
-        check_mixed_versions(world, load)
-    everything = {identity for ids in load.sent.values() for identity in ids} | set(load.events)
-    wait_for(lambda: set(world.taken()) == everything, "nothing is lost", 120)
-    assert world.stop() == 0
-    assert formats_of(world) == {OLDEST}
-    assert len(world.taken()) == len(everything)
-    orders = world.first_orders()
-    assert {key: orders[key] for key in load.sent} == load.sent
-    assert load.places == sorted(load.places)
+        world.start(program=NEXT_VERSION)
+        wait_more(world, load)
+    check_all(world, load)
 
 
-def check_mixed_versions(world: World, load: Load) -> None:
-    """Two workers: one of the next version, then both, then one again, then none; whoever can work does."""
+def test_two_workers_go_to_the_next_version_and_back_one_after_the_other(world: World, ministack: str) -> None:
+    load = configured(world, ministack, "rolled")
     named = world.folder / "next-version-workers"
 
     def become(worker: str, *of_the_next_version: str) -> None:
@@ -140,22 +150,22 @@ def check_mixed_versions(world: World, load: Load) -> None:
         wait_for(world._is_ready, "both are ready", 40)
 
     named.write_text("w-1")
-    world.start("--crew", program=NEXT_VERSION, ESM_WORKER_ID="w", NEXT_VERSION_WORKERS=str(named))
-    wait_for(lambda: formats_of(world) == {OLDEST}, "the newer one has written everything again", 30)
-    wait_more(world, load)
-    become("w-2", "w-1", "w-2")
-    wait_for(lambda: NEXT in formats_of(world, "lease"), "nobody is left who needs the older format", 30)
-    wait_more(world, load)
-    paused = next_command(world, "pause", load.idle.arn)
-    assert "paused." in paused.stdout, paused.stderr
-    assert NEXT in formats_of(world, "catalogue")
-    become("w-2", "w-1")
-    wait_for(lambda: formats_of(world) == {OLDEST}, "everything is written again", 15)
-    wait_for(lambda: "state written again in an older format" in world.log(), "it says so", 30)
-    wait_more(world, load)
-    become("w-1")
-    wait_more(world, load)
+    with load.running():
+        world.start("--crew", program=NEXT_VERSION, ESM_WORKER_ID="w", NEXT_VERSION_WORKERS=str(named))
+        wait_more(world, load)
+        assert formats_of(world) == {OLDEST}
+        become("w-2", "w-1", "w-2")
+        wait_for(lambda: NEXT in formats_of(world, "lease"), "nobody is left who needs the older format", 30)
+        paused = next_command(world, "pause", load.idle.arn)
+        assert "paused." in paused.stdout, paused.stderr
+        assert NEXT in formats_of(world, "catalogue")
+        become("w-2", "w-1")
+        wait_for(lambda: formats_of(world) == {OLDEST}, "everything is written again", 15)
+        wait_more(world, load)
+        become("w-1")
+        wait_more(world, load)
     assert formats_of(world) == {OLDEST}
+    check_all(world, load)
 
 
 def next_command(world: World, *arguments: str) -> subprocess.CompletedProcess[str]:
