@@ -50,7 +50,7 @@ from esm.runtime.supervisor import Plan, Runner, Supervisor
 from esm.runtime.surroundings import ByteBudget, Formats, Signal, Surroundings, SystemClock
 from esm.settings import Settings, state_folder
 from esm.sources import open_queue, open_stream
-from esm.stores import open_store
+from esm.state import open_bucket, open_state
 from esm.targets import make_target
 from esm.targets.counted import Counted
 from esm.telemetry import Telemetry
@@ -216,7 +216,7 @@ class Daemon:
         self._controls: dict[str, Control] = {}
         self._fleet: Fleet | None = None
         self._displaced: BaseException | None = None
-        self._is_sole = place is None
+        self._is_sole = place is None and not settings.state.startswith("dynamodb:")
         self._adapters: Adapters | None = None
         self._formats = Formats()
         self._telemetry = Telemetry(
@@ -227,14 +227,21 @@ class Daemon:
         """Run until a signal. Raises: OperatorNeeded, RequestRefused, StoreTooNew when it cannot start."""
         settings, telemetry = self._settings, self._telemetry
         async with AsyncExitStack() as stack:
-            store = await open_store(settings.state, exclusive=True, lock=self._place.lock if self._place else None)
+            store = await open_state(
+                settings, self._configuration, telemetry.aws_request, exclusive=True, warn=telemetry.warned,
+                lock=self._place.lock if self._place else None,
+            )  # fmt: skip
             stack.push_async_callback(store.aclose)
             self._fleet = fleet = member(settings, store, stack, telemetry, self._formats, is_sole=self._is_sole)
+            blobs = await open_bucket(settings, self._configuration, telemetry.aws_request)
+            if blobs is not None:
+                stack.push_async_callback(blobs.aclose)
             around = Surroundings(
                 clock=SystemClock(), telemetry=telemetry, store=store,
                 budget=ByteBudget(settings.buffer_bytes_max), jitter=random.random, new_id=_new_id,
                 worker=settings.worker_id, sqs_wait_s=settings.sqs_wait_s,
-                checkpoint_interval_s=settings.checkpoint_interval_s, members=fleet, formats=self._formats,
+                checkpoint_interval_s=settings.checkpoint_interval_s, blobs=blobs, members=fleet,
+                formats=self._formats,
             )  # fmt: skip
             adapters = make_adapters(settings, self._configuration, telemetry)
             stack.push_async_callback(adapters.aclose)
@@ -294,9 +301,10 @@ class Daemon:
             one of a newer version writes again what it cannot read.
             """
             await fleet.wait_joined()
-            await self._know_controls(catalogue)
+            while not await self._look_at_controls(catalogue):  # nothing may run before
+                await anyio.sleep(OPERATORS_EVERY_S)
             self._apply(supervisor, self._configuration)
-            for run in (supervisor.run, reporter.run, events.run):
+            for run in (supervisor.run, reporter.run, events.run, rewriter.run):
                 tasks.start_soon(run)
             tasks.start_soon(self._follow_file, supervisor)
             tasks.start_soon(self._follow_operators, supervisor, reporter, catalogue)
@@ -306,7 +314,6 @@ class Daemon:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._run_or_end, fleet.run, tasks)
-                tasks.start_soon(rewriter.run)
                 tasks.start_soon(self._run_or_end, begin, tasks)
                 async for number in signals:
                     if self._is_echo(number):
@@ -384,28 +391,16 @@ class Daemon:
             self._displaced = refused.exceptions[0]
             tasks.cancel_scope.cancel()
 
-    async def _know_controls(self, catalogue: Catalogue) -> None:
-        """Return once it is known what is paused: nothing may run before. A newer worker may write it readable."""
-        while True:
-            if await self._look_at_controls(catalogue):
-                return
-            await anyio.sleep(OPERATORS_EVERY_S)
-
     async def _look_at_controls(self, catalogue: Catalogue) -> bool:
         """Know what operators want now; False: the store does not say, and what was known stays."""
         try:
             changes = await catalogue.changes()
             controls = await catalogue.controls() if changes != self._changes else None
-        except Unavailable as error:
-            self._telemetry.store_failed("controls", str(error))
-            return False
-        except StoreTooNew as error:
-            self._telemetry.unreadable("controls", str(error))
-            return False
-        except OperatorNeeded as error:
-            if self._changes is None:
+        except (Unavailable, StoreTooNew, OperatorNeeded) as error:
+            if isinstance(error, OperatorNeeded) and self._changes is None:
                 raise
-            self._telemetry.unreadable("controls", str(error))
+            tell = self._telemetry.store_failed if isinstance(error, Unavailable) else self._telemetry.unreadable
+            tell("controls", str(error))
             return False
         self._changes = changes
         if controls is not None and self._adapters is not None:

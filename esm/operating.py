@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from collections.abc import Mapping as Table
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
 
@@ -28,13 +29,12 @@ from esm.model.lease import Lease
 from esm.model.mapping import Mapping
 from esm.model.position import AfterSequence, AtSequence, AtTimestamp, Position, TrimHorizon
 from esm.model.worker import run_of, worker_of
-from esm.ports import Store
 from esm.rules import operating, stored
 from esm.rules.fleet_views import Life
 from esm.rules.progress import is_at_or_before, lowest
 from esm.rules.sightings import Sightings, Word, owner_life
 from esm.settings import Settings, load_settings
-from esm.stores import open_store
+from esm.state import open_bucket, open_state
 
 PIPED_WIDTH = 300
 """Columns of a table that does not go to a terminal."""
@@ -133,7 +133,7 @@ def _pause(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
         print(f"{_shown(mapping)}: {'paused' if is_new else 'is paused already'}.")
         return 0
 
-    return _with_store(settings, pause)
+    return _with_store(settings, configuration, pause)
 
 
 def _resume(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
@@ -146,14 +146,14 @@ def _resume(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
         print(f"{_shown(mapping)}: {'resumed' if was_paused else 'was not paused'}.{rest}")
         return 0
 
-    return _with_store(settings, resume)
+    return _with_store(settings, configuration, resume)
 
 
 def _rewind(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
     settings, configuration = _load(arguments, environ)
     mapping = found(configuration.mappings, arguments.mapping)
     _check_stream(mapping, "rewind", "a queue has no positions, and what was deleted from it is gone.")
-    return _with_store(settings, partial(_order_rewind, arguments, mapping))
+    return _with_store(settings, configuration, partial(_order_rewind, arguments, mapping))
 
 
 async def _order_rewind(arguments: argparse.Namespace, mapping: Mapping, catalogue: Catalogue) -> int:
@@ -188,7 +188,7 @@ def _skip(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
     settings, configuration = _load(arguments, environ)
     mapping = found(configuration.mappings, arguments.mapping)
     _check_stream(mapping, "skip", "a message that fails goes by the queue's own redrive policy.")
-    return _with_store(settings, partial(_order_skip, arguments, mapping))
+    return _with_store(settings, configuration, partial(_order_skip, arguments, mapping))
 
 
 async def _order_skip(arguments: argparse.Namespace, mapping: Mapping, catalogue: Catalogue) -> int:
@@ -275,7 +275,7 @@ def _leases(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
             _print_leases(found)
         return 0
 
-    return _with_store(settings, show, writes=False)
+    return _with_store(settings, configuration, show, writes=False)
 
 
 async def _owned(catalogue: Catalogue, mappings: Sequence[str], settings: Settings) -> list[tuple[Lease, Life | None]]:
@@ -351,7 +351,7 @@ def _forget(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
         await forgetting.forget(catalogue, arguments.mapping, settings, is_dry=not arguments.yes)
         return 0
 
-    return _with_store(settings, forget)
+    return _with_store(settings, configuration, forget)
 
 
 def _load(arguments: argparse.Namespace, environ: Table[str, str]) -> tuple[Settings, Configuration]:
@@ -359,21 +359,26 @@ def _load(arguments: argparse.Namespace, environ: Table[str, str]) -> tuple[Sett
     return settings, daemon.load_configuration(settings, environ)
 
 
-def _with_store(settings: Settings, act: Callable[[Catalogue], Awaitable[int]], *, writes: bool = True) -> int:
+def _with_store(
+    settings: Settings, configuration: Configuration, act: Callable[[Catalogue], Awaitable[int]], *, writes: bool = True
+) -> int:
     if settings.state.startswith("memory:"):
         raise RequestRefused(
-            "ESM_STATE is memory://, which no other process can reach: operate a daemon that keeps its state in a file."
+            "ESM_STATE is memory://, which no other process can reach: operate a daemon that keeps its state in a file,"
+            " or in a table."
         )
 
     async def run() -> int:
-        store: Store = await open_store(settings.state, exclusive=False, read_only=True)
-        try:
+        async with AsyncExitStack() as stack:
+            store = await open_state(settings, configuration, exclusive=False, read_only=True)
+            stack.push_async_callback(store.aclose)
             if writes:  # only now: what is not there is not made
-                await store.aclose()
-                store = await open_store(settings.state, exclusive=False)
-            return await act(Catalogue(store))
-        finally:
-            await store.aclose()
+                store = await open_state(settings, configuration, exclusive=False)
+                stack.push_async_callback(store.aclose)
+            blobs = await open_bucket(settings, configuration) if writes else None
+            if blobs is not None:
+                stack.push_async_callback(blobs.aclose)
+            return await act(Catalogue(store, blobs))
 
     return anyio.run(run)
 

@@ -1,8 +1,9 @@
 """What asynchronous events look like in the store: one line of JSON, then payload and response as they are.
 
 Law: a value holds at most what a store takes. A body that does not fit goes into parts of their own, which are written
-before the value that names them and removed after it, so that a value never names what is not there. The value says
-the format, also of its parts.
+before the value that names them and removed after it, so that a value never names what is not there. Where there are
+blobs, such a body is one of them, and a marker among the parts, written before it and removed after it, makes sure that
+it is found again after a crash. The value says the format, also of what lies apart.
 """
 
 from dataclasses import dataclass, field
@@ -13,8 +14,8 @@ import msgspec
 from esm.model.arn import Arn
 from esm.model.async_event import AsyncCondition, AsyncEvent, Recipient, Response, Verdict
 from esm.model.clocks import UnixTime
-from esm.model.stored import VALUE_BYTES_MAX
-from esm.rules.kinds import Kind, Shape
+from esm.model.stored import VALUE_BYTES_MAX, Blob
+from esm.rules.kinds import OLDEST, Kind, Shape
 
 FUNCTIONS = "functions"
 """Partition that names every function that ever had an event."""
@@ -56,6 +57,12 @@ class _Head(msgspec.Struct):
     verdict: _Verdict | None = None
     parts: int = 0
     parts_name: str = ""
+    blob: Blob | None = None
+
+
+class _Marker(msgspec.Struct):
+    format: int
+    blob: Blob
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +71,19 @@ class Found:
 
     head: _Head
     body: bytes
-    """Empty where it lies in parts."""
+    """Empty where it lies apart."""
     extra: dict[str, object] = field(default_factory=dict)
     """Attributes of a newer version."""
+
+    @property
+    def blob(self) -> Blob | None:
+        """What holds the body, where a blob does."""
+        return self.head.blob
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether the body is to be read besides."""
+        return self.head.parts > 0 or self.head.blob is not None
 
     @property
     def parts(self) -> int:
@@ -84,23 +101,43 @@ class Found:
         return self.head.body_bytes
 
 
-def encode(event: AsyncEvent, parts_name: str, write: int) -> tuple[bytes, list[bytes]]:
-    """The value, and the parts that are to be written before it as `parts_name`; none where all fits the value.
+def body_of(event: AsyncEvent) -> bytes:
+    """Payload and response."""
+    return event.payload + (event.response.payload if event.response else b"")
 
-    `write`: the format that the value is to be read in.
+
+def fits(event: AsyncEvent) -> bool:
+    """Whether a value holds the whole event."""
+    return len(body_of(event)) + HEAD_BYTES_MAX <= VALUE_BYTES_MAX
+
+
+def encode(event: AsyncEvent, parts_name: str, write: int, blob: Blob | None = None) -> tuple[bytes, list[bytes]]:
+    """The value, and the parts that are to be written before it as `parts_name`; none where all fits the value, or a
+    `blob` holds the body. `write`: the format that the value is to be read in.
     """
-    response = event.response
-    body = event.payload + (response.payload if response else b"")
-    parts = [] if len(body) + HEAD_BYTES_MAX <= VALUE_BYTES_MAX else _cut(body)
+    response, body = event.response, body_of(event)
+    parts = [] if fits(event) or blob is not None else _cut(body)
     head = _Head(
         format=1, request_id=event.request_id, function_arn=str(event.function_arn),
         accepted_at=event.accepted_at, payload_bytes=len(event.payload), body_bytes=len(body), trace=event.trace,
         tries=event.tries, waits=event.waits,
         response=None if response is None else _shown_response(response),
         verdict=None if event.verdict is None else _shown_verdict(event.verdict),
-        parts=len(parts), parts_name=parts_name if parts else "",
+        parts=len(parts), parts_name=parts_name if parts or blob else "", blob=blob,
     )  # fmt: skip
-    return EVENT.encode(Found(head, b"" if parts else body, event.extra), write), parts
+    return EVENT.encode(Found(head, b"" if parts or blob else body, event.extra), write), parts
+
+
+def encode_marker(blob: Blob) -> bytes:
+    """What stands among the parts for a body that is a blob: in the oldest format for ever, so that any version cleans
+    up after any other.
+    """
+    return MARKER.encode(blob, OLDEST)
+
+
+def decode_marker(value: bytes) -> Blob:
+    """The blob that a marker stands for. Raises: StoreTooNew; OperatorNeeded where the value is none of ours."""
+    return MARKER.decode(value)
 
 
 def decode(value: bytes) -> Found:
@@ -164,3 +201,12 @@ def _cut(body: bytes) -> list[bytes]:
 
 
 EVENT = Kind("asynchronous event", {1: Shape(_value, _found_of)})
+MARKER = Kind(
+    "marker of a blob",
+    {
+        OLDEST: Shape(
+            lambda blob: msgspec.json.encode(_Marker(OLDEST, blob)),
+            lambda value: msgspec.json.decode(value, type=_Marker).blob,
+        )
+    },
+)

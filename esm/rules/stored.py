@@ -12,7 +12,7 @@ import msgspec
 from esm.model.clocks import UnixTime
 from esm.model.lease import Lease
 from esm.model.position import AfterSequence, AtSequence, AtTimestamp, Position, TrimHorizon
-from esm.model.stored import VALUE_BYTES_MAX
+from esm.model.stored import VALUE_BYTES_MAX, Blob
 from esm.model.view import MappingView, ShardView
 from esm.model.window import StoredState
 from esm.rules.kinds import Kind, Shape, unreadable
@@ -26,6 +26,8 @@ class StatePart:
     """From 0."""
     parts: int
     state: bytes
+    blob: Blob | None = None
+    """What holds the state instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ class _StateDocument(msgspec.Struct):
     part: int
     parts: int
     state: bytes
+    blob: Blob | msgspec.UnsetType = msgspec.UNSET
+    """Absent where the state stands in the items themselves."""
 
 
 class _StatusDocument(msgspec.Struct):
@@ -160,6 +164,16 @@ def encode_state(state: bytes, write: int) -> list[bytes]:
     return [STATE.encode(StatePart(part, parts, chunk), write) for part, chunk in enumerate(chunks)]
 
 
+def encode_state_blob(blob: Blob, write: int) -> bytes:
+    """The one part of a state that is a blob. `write`: see `encode_lease`."""
+    return STATE.encode(StatePart(0, 1, b"", blob), write)
+
+
+def state_blob(value: bytes) -> Blob | None:
+    """The blob that a part of a state stands for; None where it holds the state itself. Raises as `decode_state`."""
+    return STATE.decode(value).blob
+
+
 def decode_state(values: Sequence[bytes], stored: StoredState) -> bytes:
     """The state that `encode_state` wrote and a lease points to.
 
@@ -178,12 +192,14 @@ def decode_state(values: Sequence[bytes], stored: StoredState) -> bytes:
 
 
 def _state_value(found: StatePart) -> bytes:
-    return msgspec.json.encode(_StateDocument(1, found.part, found.parts, found.state))
+    blob = msgspec.UNSET if found.blob is None else found.blob
+    return msgspec.json.encode(_StateDocument(1, found.part, found.parts, found.state, blob))
 
 
 def _state_of(value: bytes) -> StatePart:
     document = msgspec.json.decode(value, type=_StateDocument)
-    return StatePart(document.part, document.parts, document.state)
+    blob = None if document.blob is msgspec.UNSET else document.blob
+    return StatePart(document.part, document.parts, document.state, blob)
 
 
 def encode_status(worker: str, at: UnixTime, views: Sequence[MappingView], write: int) -> list[bytes]:

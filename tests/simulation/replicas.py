@@ -424,7 +424,9 @@ class FleetPlay:
         for key in keys:
             running = [one for one in self._running[mapping.uuid, key] if one.is_running]
             for one in running:
-                assert one.is_excused, f"{key} twice at once: {told}, and {one.worker.fleet.owner} since {one.started_at}"
+                assert one.is_excused, (
+                    f"{key} twice at once: {told}, and {one.worker.fleet.owner} since {one.started_at}"
+                )
             self._running[mapping.uuid, key] = [*running, call]
         self.calls.append(call)
         return call
@@ -528,10 +530,12 @@ class FleetPlay:
             worker.scope.cancel()
             worker.process.thaw()
             await worker.has_ended.wait()
-            assert worker.around.budget.used_bytes == 0, (worker.around.budget.used_bytes, worker.around.budget._waiting)
+            assert worker.around.budget.used_bytes == 0, (
+                worker.around.budget.used_bytes,
+                worker.around.budget._waiting,
+            )
 
 
 def place(position: object) -> float:
     """A position as a number: records beyond it are still to be taken."""
     return float(getattr(position, "sequence", -1))
-
