@@ -301,7 +301,7 @@ class Daemon:
             one of a newer version writes again what it cannot read.
             """
             await fleet.wait_joined()
-            while not await self._look_at_controls(catalogue):  # nothing may run before
+            while not await self._look_at_controls(catalogue):  # noqa: ASYNC110 - nothing may run before
                 await anyio.sleep(OPERATORS_EVERY_S)
             self._apply(supervisor, self._configuration)
             for run in (supervisor.run, reporter.run, events.run, rewriter.run):

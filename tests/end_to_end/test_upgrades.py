@@ -99,10 +99,11 @@ def wait_more(world: World, load: Load, count: int = 25) -> None:
     wait_for(lambda: taken() >= (records + count, 0) and taken()[1] >= events + 3, "the work goes on", 40)
 
 
-def configured(world: World, ministack: str, name: str) -> Load:
+def configured(world: World, ministack: str, name: str, count: int) -> Load:
+    """Load for so many workers: each tries one event at a time, so that some wait."""
     load = Load(world, ministack, name)
     functions: dict[str, Any] = {
-        "clicks": world.function(), "orders": world.function(SLEEP_S="0.6", ReservedConcurrentExecutions=1),
+        "clicks": world.function(), "orders": world.function(SLEEP_S="0.6", ReservedConcurrentExecutions=count),
     }  # fmt: skip
     mappings = [mapping(load.table.arn, BatchSize=5), event_mapping(load.queue), event_mapping(load.idle)]
     world.configure(endpoint_url=ministack, functions=functions, mappings=mappings)
@@ -121,7 +122,7 @@ def check_all(world: World, load: Load) -> None:
 
 
 def test_the_next_version_goes_on_and_this_one_says_what_it_cannot_read(world: World, ministack: str) -> None:
-    load = configured(world, ministack, "upgraded")
+    load = configured(world, ministack, "upgraded", 1)
     with load.running():
         world.start()
         wait_more(world, load)
@@ -139,7 +140,7 @@ def test_the_next_version_goes_on_and_this_one_says_what_it_cannot_read(world: W
 
 
 def test_two_workers_go_to_the_next_version_and_back_one_after_the_other(world: World, ministack: str) -> None:
-    load = configured(world, ministack, "rolled")
+    load = configured(world, ministack, "rolled", 2)
     named = world.folder / "next-version-workers"
 
     def become(worker: str, *of_the_next_version: str) -> None:
