@@ -25,7 +25,7 @@ from esm.rules.board import Board
 from esm.rules.liveness import Liveness
 from esm.runtime.membership import Alone
 from esm.runtime.shares import Share, ShareKeeper
-from esm.runtime.surroundings import Signal
+from esm.runtime.surroundings import Formats, Signal
 from esm.telemetry import Telemetry
 
 BEATS = 4
@@ -73,7 +73,7 @@ class Fleet:
     """Implements `Membership` for replicas. Survives Unavailable; ends by cancellation."""
 
     def __init__(
-        self, identity: Identity, clock: Clock, store: Store, telemetry: Telemetry,
+        self, identity: Identity, clock: Clock, store: Store, telemetry: Telemetry, formats: Formats,
         is_free: Callable[[HostLock], bool] = lambda _: False,
     ) -> None:  # fmt: skip
         """`is_free` says that the process which held a lock on this machine has ended."""
@@ -81,6 +81,7 @@ class Fleet:
         self._clock = clock
         self._store = store
         self._telemetry = telemetry
+        self._formats = formats
         self._is_free = is_free
         self._keeper = ShareKeeper(self, clock, store, telemetry)
         self._liveness = Liveness(identity.failover_s, clock.now())
@@ -114,6 +115,11 @@ class Fleet:
     def owner(self) -> str:
         """See `Membership`."""
         return owner_name(self._me.worker, self._me.run)
+
+    @property
+    def formats(self) -> Formats:
+        """In which one this worker writes: changed as workers come and go that read other ones."""
+        return self._formats
 
     @property
     def is_sole(self) -> bool:
@@ -153,6 +159,10 @@ class Fleet:
             tasks.start_soon(self._look_forever)
             tasks.start_soon(self._watch_trust)
             tasks.start_soon(self._keeper.run)
+
+    async def wait_joined(self) -> None:
+        """Return when this worker beats and knows the others, and so in which format to write."""
+        await self._has_joined.wait()
 
     @property
     def heartbeat_age_s(self) -> float | None:
@@ -418,6 +428,7 @@ class Fleet:
             if is_still and one.lock is not None and self._is_free(one.lock):
                 self._liveness.ended(one.owner)
         self._live = None
+        self._formats.follow([one.format for one in self.live])
         has_new_leases = await self._look_at_foreign()
         seen: object = (tuple([_without_beat(one) for one in self.live]), self._liveness.gone, self.changes)
         if self.beaten_at is not None and not self._has_joined.is_set():
