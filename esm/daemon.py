@@ -32,7 +32,7 @@ from esm.model.control import Control
 from esm.model.function import AsyncRules, Function, HostedFunction, LambdaFunction
 from esm.model.mapping import InvocationType, Mapping, State
 from esm.model.view import MappingView
-from esm.ports import Destination, Target
+from esm.ports import Destination, Store, Target
 from esm.rules.sightings import Sightings
 from esm.rules.ways import asynchronous_way, ways
 from esm.runtime.async_events import Accepting, AsyncEvents
@@ -255,19 +255,24 @@ class Daemon:
             telemetry.live.async_backlogs = adapters.events.backlogs
             telemetry.live.buffered_bytes = lambda: around.budget.used_bytes
             telemetry.live.heartbeat_age_s = lambda: fleet.heartbeat_age_s
-            answers = FleetStatus(
-                store, around.clock, telemetry, around.worker, supervisor.views, Sightings(settings.failover_s)
-            )
-            app = operations.application(telemetry.exposed, answers.answer, lambda: self.is_ready(supervisor.views()))
-            host, port = settings.metrics_host_port
-            bound = settings.metrics_address.rpartition(":")[0]
-            port = await stack.enter_async_context(operations.serving(app, host, port, self._socket))
-            telemetry.started(worker=settings.worker_id, state=settings.state, metrics=f"{bound}:{port}",
-                              mappings=len(self._configuration.mappings), pid=os.getpid())  # fmt: skip
+            await self._answer(stack, store, supervisor)
             self._adapters = adapters
             catalogue = Catalogue(store)
             rewriter = Rewriter(around, self._mappings)
             await self._serve(supervisor, Reporter(around, supervisor), rewriter, adapters, catalogue)
+
+    async def _answer(self, stack: AsyncExitStack, store: Store, supervisor: Supervisor) -> None:
+        """Serve what operators' tools ask for, until `stack` closes, and say that the daemon has started."""
+        settings, telemetry = self._settings, self._telemetry
+        answers = FleetStatus(
+            store, SystemClock(), telemetry, settings.worker_id, supervisor.views, Sightings(settings.failover_s)
+        )
+        app = operations.application(telemetry.exposed, answers.answer, lambda: self.is_ready(supervisor.views()))
+        host, port = settings.metrics_host_port
+        bound = settings.metrics_address.rpartition(":")[0]
+        port = await stack.enter_async_context(operations.serving(app, host, port, self._socket))
+        telemetry.started(worker=settings.worker_id, state=settings.state, metrics=f"{bound}:{port}",
+                          mappings=len(self._configuration.mappings), pid=os.getpid())  # fmt: skip
 
     def is_ready(self, views: Sequence[MappingView]) -> bool:
         """Whether the daemon runs, and every mapping that is switched on has begun once: it was Enabled, or showed a
