@@ -5,7 +5,7 @@ import os
 import random
 import signal
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from collections.abc import Mapping as Table
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -24,6 +24,7 @@ from esm.crew.place import Place
 from esm.destinations import make_destination
 from esm.errors import ConfigurationRefused, OperatorNeeded, StoreTooNew, Unavailable
 from esm.host import Host
+from esm.joining import member
 from esm.model.arn import Arn
 from esm.model.async_event import Recipient
 from esm.model.connection import DAEMON, Way, Ways
@@ -33,25 +34,23 @@ from esm.model.mapping import InvocationType, Mapping, State
 from esm.model.view import MappingView
 from esm.ports import Destination, Store, Target
 from esm.rules.sightings import Sightings
-from esm.rules.stored import FORMAT
 from esm.rules.ways import asynchronous_way, ways
 from esm.runtime.async_events import Accepting, AsyncEvents
 from esm.runtime.async_function import AsyncFunction
 from esm.runtime.bounded import Bounded
-from esm.runtime.fleet import Fleet, Identity
+from esm.runtime.fleet import Fleet
 from esm.runtime.membership import Membership
 from esm.runtime.observation import Observation
 from esm.runtime.orders import OrderBook
 from esm.runtime.queue import QueueRunner
 from esm.runtime.reporting import Reporter
+from esm.runtime.rewriting import Rewriter
 from esm.runtime.stream import StreamRunner
 from esm.runtime.supervisor import Plan, Runner, Supervisor
-from esm.runtime.surroundings import ByteBudget, Signal, Surroundings, SystemClock
+from esm.runtime.surroundings import ByteBudget, Formats, Signal, Surroundings, SystemClock
 from esm.settings import Settings, state_folder
 from esm.sources import open_queue, open_stream
 from esm.state import open_bucket, open_state
-from esm.stores import sqlite_path, worker_lock
-from esm.stores.worker_lock import WorkerLock
 from esm.targets import make_target
 from esm.targets.counted import Counted
 from esm.telemetry import Telemetry
@@ -209,6 +208,7 @@ class Daemon:
         self._looks_again = False
         """It named files that were not watched before, so it is read once more."""
         self._is_ready = False
+        self._is_draining = False
         self._begun: set[str] = set()
         self._have_all_begun = False
         self._changes: int | None = None
@@ -218,6 +218,7 @@ class Daemon:
         self._displaced: BaseException | None = None
         self._is_sole = place is None and not settings.state.startswith("dynamodb:")
         self._adapters: Adapters | None = None
+        self._formats = Formats()
         self._telemetry = Telemetry(
             CollectorRegistry(), per_shard=settings.metrics_per_shard, tag_labels=settings.tag_labels
         )
@@ -231,7 +232,7 @@ class Daemon:
                 lock=self._place.lock if self._place else None,
             )  # fmt: skip
             stack.push_async_callback(store.aclose)
-            self._fleet = fleet = self._member(store, stack)
+            self._fleet = fleet = member(settings, store, stack, telemetry, self._formats, is_sole=self._is_sole)
             blobs = await open_bucket(settings, self._configuration, telemetry.aws_request)
             if blobs is not None:
                 stack.push_async_callback(blobs.aclose)
@@ -240,6 +241,7 @@ class Daemon:
                 budget=ByteBudget(settings.buffer_bytes_max), jitter=random.random, new_id=_new_id,
                 worker=settings.worker_id, sqs_wait_s=settings.sqs_wait_s,
                 checkpoint_interval_s=settings.checkpoint_interval_s, blobs=blobs, members=fleet,
+                formats=self._formats,
             )  # fmt: skip
             adapters = make_adapters(settings, self._configuration, telemetry)
             stack.push_async_callback(adapters.aclose)
@@ -253,32 +255,24 @@ class Daemon:
             telemetry.live.async_backlogs = adapters.events.backlogs
             telemetry.live.buffered_bytes = lambda: around.budget.used_bytes
             telemetry.live.heartbeat_age_s = lambda: fleet.heartbeat_age_s
-            answers = FleetStatus(
-                store, around.clock, telemetry, around.worker, supervisor.views, Sightings(settings.failover_s)
-            )
-            app = operations.application(telemetry.exposed, answers.answer, lambda: self.is_ready(supervisor.views()))
-            host, port = settings.metrics_host_port
-            bound = settings.metrics_address.rpartition(":")[0]
-            port = await stack.enter_async_context(operations.serving(app, host, port, self._socket))
-            telemetry.started(worker=settings.worker_id, state=settings.state, metrics=f"{bound}:{port}",
-                              mappings=len(self._configuration.mappings), pid=os.getpid())  # fmt: skip
+            await self._answer(stack, store, supervisor)
             self._adapters = adapters
             catalogue = Catalogue(store)
-            await self._know_controls(catalogue)
-            await self._serve(supervisor, Reporter(around, supervisor), adapters, catalogue)
+            rewriter = Rewriter(around, self._mappings)
+            await self._serve(supervisor, Reporter(around, supervisor), rewriter, adapters, catalogue)
 
-    def _member(self, store: Store, stack: AsyncExitStack) -> Fleet:
-        """This worker among those that share the store. Raises: OperatorNeeded where its id is taken."""
-        settings = self._settings
-        path = sqlite_path(settings.state) if settings.state.startswith("sqlite:") else None
-        run = uuid.uuid4().hex[:12]
-        lock = WorkerLock(worker_lock.folder_for(settings.state, path), settings.worker_id, run)
-        stack.callback(lock.release)
-        identity = Identity(
-            settings.worker_id, run, FORMAT, lock.lock, lock.ended, is_sole=self._is_sole,
-            failover_s=settings.failover_s,
-        )  # fmt: skip
-        return Fleet(identity, SystemClock(), store, self._telemetry, worker_lock.is_free)
+    async def _answer(self, stack: AsyncExitStack, store: Store, supervisor: Supervisor) -> None:
+        """Serve what operators' tools ask for, until `stack` closes, and say that the daemon has started."""
+        settings, telemetry = self._settings, self._telemetry
+        answers = FleetStatus(
+            store, SystemClock(), telemetry, settings.worker_id, supervisor.views, Sightings(settings.failover_s)
+        )
+        app = operations.application(telemetry.exposed, answers.answer, lambda: self.is_ready(supervisor.views()))
+        host, port = settings.metrics_host_port
+        bound = settings.metrics_address.rpartition(":")[0]
+        port = await stack.enter_async_context(operations.serving(app, host, port, self._socket))
+        telemetry.started(worker=settings.worker_id, state=settings.state, metrics=f"{bound}:{port}",
+                          mappings=len(self._configuration.mappings), pid=os.getpid())  # fmt: skip
 
     def is_ready(self, views: Sequence[MappingView]) -> bool:
         """Whether the daemon runs, and every mapping that is switched on has begun once: it was Enabled, or showed a
@@ -298,40 +292,52 @@ class Daemon:
         """Whether a worker under a supervisor is told once more to drain: some stop a service by a SIGTERM to each of
         its processes. The supervisor's order to end at once is SIGINT.
         """
-        return self._place is not None and not self._is_ready and number == signal.SIGTERM
+        return self._place is not None and self._is_draining and number == signal.SIGTERM
 
     async def _serve(
-        self, supervisor: Supervisor, reporter: Reporter, adapters: Adapters, catalogue: Catalogue
+        self, supervisor: Supervisor, reporter: Reporter, rewriter: Rewriter, adapters: Adapters, catalogue: Catalogue
     ) -> None:
-        events = adapters.events
+        events, fleet = adapters.events, self._fleet
         assert events is not None
-        self._apply(supervisor, self._configuration)
+        assert fleet is not None
+
+        async def begin() -> None:
+            """Once it is known in which format to write, and what is paused. The others hear of this worker before:
+            one of a newer version writes again what it cannot read.
+            """
+            await fleet.wait_joined()
+            while not await self._look_at_controls(catalogue):  # noqa: ASYNC110 - nothing may run before
+                await anyio.sleep(OPERATORS_EVERY_S)
+            self._apply(supervisor, self._configuration)
+            for run in (supervisor.run, reporter.run, events.run, rewriter.run):
+                tasks.start_soon(run)
+            tasks.start_soon(self._follow_file, supervisor)
+            tasks.start_soon(self._follow_operators, supervisor, reporter, catalogue)
+            tasks.start_soon(_let_go, supervisor, adapters)
+            self._is_ready = True
+
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._run_fleet, tasks)
-                tasks.start_soon(supervisor.run)
-                tasks.start_soon(reporter.run)
-                tasks.start_soon(events.run)
-                tasks.start_soon(self._follow_file, supervisor)
-                tasks.start_soon(self._follow_operators, supervisor, reporter, catalogue)
-                tasks.start_soon(_let_go, supervisor, adapters)
-                self._is_ready = True
+                tasks.start_soon(self._run_or_end, fleet.run, tasks)
+                tasks.start_soon(self._run_or_end, begin, tasks)
                 async for number in signals:
                     if self._is_echo(number):
                         continue
                     if not self._is_ready:
                         break
-                    self._is_ready = False
+                    self._is_ready, self._is_draining = False, True
                     name = signal.Signals(number).name
-                    tasks.start_soon(self._drain, supervisor, reporter, events, tasks, name)
+                    tasks.start_soon(self._drain, supervisor, reporter, rewriter, events, tasks, name)
                 tasks.cancel_scope.cancel()
         if self._displaced is not None:
             raise self._displaced
 
     async def _drain(
-        self, supervisor: Supervisor, reporter: Reporter, events: AsyncEvents, tasks: anyio.abc.TaskGroup, reason: str
-    ) -> None:
+        self, supervisor: Supervisor, reporter: Reporter, rewriter: Rewriter, events: AsyncEvents,
+        tasks: anyio.abc.TaskGroup, reason: str,
+    ) -> None:  # fmt: skip
         grace_s = self._settings.shutdown_grace_s
+        ends_at = anyio.current_time() + grace_s
         self._telemetry.draining(reason, grace_s)
         assert self._fleet is not None
         self._fleet.leave()
@@ -341,6 +347,8 @@ class Daemon:
         is_complete = is_complete and events.has_ended
         with anyio.move_on_after(1):
             await reporter.write(supervisor.views())
+        with anyio.CancelScope(deadline=ends_at):
+            await rewriter.finish()
         await self._fleet.release()
         self._telemetry.stopped(complete=is_complete)
         tasks.cancel_scope.cancel()
@@ -380,40 +388,34 @@ class Daemon:
                 with anyio.move_on_after(OPERATORS_EVERY_S):
                     await changed.wait()
 
-    async def _run_fleet(self, tasks: anyio.abc.TaskGroup) -> None:
-        """Beat and watch; where another process has this worker's id, end."""
-        assert self._fleet is not None
+    async def _run_or_end(self, run: Callable[[], Awaitable[None]], tasks: anyio.abc.TaskGroup) -> None:
+        """Run; where that finds that this worker cannot work here, end: its id or its state is another's."""
         try:
-            await self._fleet.run()
+            await run()
         except* OperatorNeeded as refused:
             self._displaced = refused.exceptions[0]
             tasks.cancel_scope.cancel()
-
-    async def _know_controls(self, catalogue: Catalogue) -> None:
-        """Return once it is known what is paused: nothing may run before."""
-        while True:
-            if await self._look_at_controls(catalogue):
-                return
-            await anyio.sleep(OPERATORS_EVERY_S)
 
     async def _look_at_controls(self, catalogue: Catalogue) -> bool:
         """Know what operators want now; False: the store does not say, and what was known stays."""
         try:
             changes = await catalogue.changes()
             controls = await catalogue.controls() if changes != self._changes else None
-        except Unavailable as error:
-            self._telemetry.store_failed("controls", str(error))
-            return False
-        except (StoreTooNew, OperatorNeeded) as error:
-            if self._changes is None:
+        except (Unavailable, StoreTooNew, OperatorNeeded) as error:
+            if isinstance(error, OperatorNeeded) and self._changes is None:
                 raise
-            self._telemetry.store_failed("controls", str(error))
+            tell = self._telemetry.store_failed if isinstance(error, Unavailable) else self._telemetry.unreadable
+            tell("controls", str(error))
             return False
         self._changes = changes
         if controls is not None and self._adapters is not None:
             self._controls = {control.mapping: control for control in controls}
             self._adapters.orders.follow(controls)
         return True
+
+    def _mappings(self) -> set[str]:
+        """UUIDs of the mappings that this worker knows."""
+        return {mapping.uuid for mapping in self._configuration.mappings} | self._controls.keys()
 
     def _plans(self) -> dict[str, Plan]:
         """The mappings of the configuration, without those that operators let rest."""

@@ -249,6 +249,7 @@ async def _write(
 ) -> None:
     """The beginning, then the leases, then remove what is left of before. A generation only grows."""
     before = {item.key: item for item in held}
+    write = await Catalogue(store).write_format()
 
     async def put(key: Key, value: bytes) -> None:
         item = before.pop(key, None)
@@ -260,12 +261,12 @@ async def _write(
                 " and begin again with --replace."
             ) from error
 
-    await put(Key("lease", uuid, START_ITEM), starting.encode(start))
+    await put(Key("lease", uuid, START_ITEM), starting.encode(start, write))
     for entry in entries:
         if entry.lease is not None:
             key = Key("lease", uuid, entry.shard)
             generation = stored.decode_lease(before[key].value).generation + 1 if key in before else 1
-            await put(key, stored.encode_lease(replace(entry.lease, generation=generation)))
+            await put(key, stored.encode_lease(replace(entry.lease, generation=generation), write))
     for item in before.values():
         await remove_blob(item, blobs)
         await store.delete(item.key, item.version)

@@ -141,6 +141,15 @@ class Telemetry:
         self._store_errors.inc()
         _log(logging.WARNING, "store call failed", operation=operation, error=error)
 
+    def unreadable(self, operation: str, error: str) -> None:
+        """A stored value is none of ours, or a newer version's: the caller goes on without it, and tries again."""
+        self._store_errors.inc()
+        _log(logging.ERROR, "stored value not readable", operation=operation, error=error)
+
+    def rewritten(self, number: int) -> None:
+        """A worker of an older version can read everything again."""
+        _log(logging.INFO, "state written again in an older format", format=number)
+
     def workers(self, workers: list[str]) -> None:
         """These workers share the work now."""
         if workers != self._workers:

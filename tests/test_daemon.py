@@ -9,20 +9,27 @@ import anyio
 import pytest
 from prometheus_client import CollectorRegistry
 
+from esm.catalogue import Catalogue
 from esm.daemon import Daemon, load_configuration, make_adapters
-from esm.errors import Unavailable
+from esm.errors import StoreTooNew, Unavailable
 from esm.model.arn import Arn
+from esm.model.clocks import UnixTime
 from esm.model.connection import DAEMON, Ways
+from esm.model.control import Caller
 from esm.model.function import UrlFunction
 from esm.model.invocation import Answer, Invocation
 from esm.model.mapping import InvocationType, State
 from esm.model.view import MappingView
+from esm.rules import formats
+from esm.rules.kinds import OLDEST
 from esm.runtime.async_events import AsyncEvents
 from esm.runtime.stream import StreamRunner
 from esm.runtime.supervisor import Plan, Supervisor
 from esm.settings import Settings, load_settings
+from esm.stores.memory import MemoryStore
 from esm.telemetry import Telemetry
 from tests.fakes.rie_server import holding, rie_server
+from tests.next_format import next_version
 from tests.simulation.world import World, stream_mapping
 
 CONFIGURATION = """
@@ -135,6 +142,28 @@ def test_the_daemon_is_ready_once_every_mapping_was_enabled_or_showed_a_problem_
     assert daemon.is_ready([view(one, State.CREATING), view(other, State.CREATING)])
     daemon._is_ready = False  # it drains
     assert not daemon.is_ready([view(one, State.ENABLED), view(other, State.ENABLED)])
+
+
+async def test_a_start_waits_for_a_newer_worker_to_write_what_operators_want_again(tmp_path: Path) -> None:
+    file = tmp_path / "esm.yaml"
+    file.write_text(CONFIGURATION.format(size=1))
+    settings = load_settings({"ESM_CONFIG": str(file)}, {})
+    daemon = Daemon(settings, {}, load_configuration(settings, {}))
+    store = MemoryStore()
+    catalogue = Catalogue(store)
+    with next_version():
+        await catalogue.pause("u", UnixTime(1), Caller("host", "user"))
+    with pytest.raises(StoreTooNew):
+        await catalogue.controls()
+    assert not await daemon._look_at_controls(catalogue)
+    for kind, owner in (("catalogue", "control"), ("worker", "fleet")):
+        for item in (await store.scan(kind, owner)).items:
+            with next_version():
+                value = formats.rewritten(item.key, item.value, OLDEST)
+            assert value is not None
+            await store.put(item.key, value, item.version)
+    assert await daemon._look_at_controls(catalogue)
+    assert daemon._changes == await catalogue.changes()
 
 
 async def test_a_mapping_of_type_event_runs_while_its_function_is_out_of_reach(tmp_path: Path) -> None:

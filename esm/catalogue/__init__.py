@@ -14,15 +14,13 @@ from esm.model.control import Caller, Control, Order, Pause
 from esm.model.lease import Lease
 from esm.model.stored import Key, Stored
 from esm.ports import Blobs, Store
-from esm.rules import controls, heartbeats, operating, starting, stored
+from esm.rules import controls, formats, heartbeats, operating, starting, stored
+from esm.rules.controls import CONTROLS
 from esm.rules.sightings import Word
 from esm.rules.starting import START_ITEM, Start
 
 CHANGES = Key(*heartbeats.PARTITION, "!changes")
 """The change counter, in the partition of the heartbeats: one query brings both. `!` sorts before every worker."""
-
-CONTROLS = ("catalogue", "control")
-"""Kind and owner of the controls, one item a mapping."""
 
 _OF_MAPPINGS = ("lease", "window", "listing")
 """Kinds whose partitions belong to one mapping each."""
@@ -111,14 +109,23 @@ class Catalogue:
         await self.touch()
         return count
 
+    async def announced(self) -> list[int]:
+        """The newest formats that the workers read which have not said that they ended: one of them may be dead."""
+        found = [item for item in await self._all(*heartbeats.PARTITION) if not item.key.item.startswith("!")]
+        beats = [heartbeats.decode(item.value) for item in found]
+        return [beat.format for beat in beats if not beat.is_released]
+
+    async def write_format(self) -> int:
+        """The format in which a command writes: one that every worker reads."""
+        return formats.written(await self.announced())
+
     async def touch(self) -> None:
         """Raise the change counter: every daemon looks at desired state, and writes its status."""
         while True:
             item = await self._store.get(CHANGES)
+            value = controls.raised(item.value if item else None, await self.write_format())
             try:
-                await self._store.put(
-                    CHANGES, controls.raised(item.value if item else None), item.version if item else None
-                )
+                await self._store.put(CHANGES, value, item.version if item else None)
             except Conflict:
                 continue
             return
@@ -132,7 +139,8 @@ class Catalogue:
             if after == before:
                 return False
             try:
-                await self._store.put(key, controls.encode(after), item.version if item else None)
+                value = controls.encode(after, await self.write_format())
+                await self._store.put(key, value, item.version if item else None)
             except Conflict:
                 continue
             await self.touch()
@@ -151,7 +159,7 @@ class Catalogue:
     async def _forget_status(self, mapping: str, worker: str) -> int:
         count = 0
         for item in await self._all("status", worker):
-            rest = stored.without_mapping(item.value, mapping)
+            rest = stored.without_mapping(item.value, mapping, await self.write_format())
             if rest is not None:
                 count += 1
                 try:

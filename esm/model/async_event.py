@@ -65,6 +65,8 @@ class AsyncEvent:
     """None where the function never ran."""
     verdict: Verdict | None = None
     """None while the event is to be tried."""
+    extra: dict[str, object] = field(default_factory=dict, hash=False)
+    """Attributes of a newer version, kept and written back."""
 
     @property
     def qualified_arn(self) -> Arn:

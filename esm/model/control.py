@@ -23,6 +23,8 @@ class Pause:
 
     at: UnixTime
     by: Caller
+    extra: dict[str, object] = field(default_factory=dict, hash=False)
+    """Attributes of a newer version, kept and written back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,8 @@ class Rewind:
     """None: every shard."""
     is_latest: bool = False
     """Forward to `to`, the moment of the request: what arrived before it is passed over."""
+    extra: dict[str, object] = field(default_factory=dict, hash=False)
+    """Attributes of a newer version, kept and written back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,8 @@ class Skip:
     shard: str
     sequence: str
     """The last record that is passed."""
+    extra: dict[str, object] = field(default_factory=dict, hash=False)
+    """Attributes of a newer version, kept and written back."""
 
 
 Order = Rewind | Skip

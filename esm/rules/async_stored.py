@@ -3,20 +3,25 @@
 Law: a value holds at most what a store takes. A body that does not fit goes into parts of their own, which are written
 before the value that names them and removed after it, so that a value never names what is not there. Where there are
 blobs, such a body is one of them, and a marker among the parts, written before it and removed after it, makes sure that
-it is found again after a crash.
+it is found again after a crash. The value says the format, also of what lies apart.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
-from esm.errors import OperatorNeeded, StoreTooNew
 from esm.model.arn import Arn
 from esm.model.async_event import AsyncCondition, AsyncEvent, Recipient, Response, Verdict
 from esm.model.clocks import UnixTime
 from esm.model.stored import VALUE_BYTES_MAX, Blob
+from esm.rules.kinds import OLDEST, Kind, Shape
 
-FORMAT = 1
+FUNCTIONS = "functions"
+"""Partition that names every function that ever had an event."""
+
+PARTS = "/parts"
+"""End of the names of partitions that hold parts."""
 
 HEAD_BYTES_MAX = 8 * 1024
 """Room for the line; it names things, whose lengths are bounded."""
@@ -67,6 +72,8 @@ class Found:
     head: _Head
     body: bytes
     """Empty where it lies apart."""
+    extra: dict[str, object] = field(default_factory=dict)
+    """Attributes of a newer version."""
 
     @property
     def blob(self) -> Blob | None:
@@ -104,56 +111,50 @@ def fits(event: AsyncEvent) -> bool:
     return len(body_of(event)) + HEAD_BYTES_MAX <= VALUE_BYTES_MAX
 
 
-def encode(event: AsyncEvent, parts_name: str, blob: Blob | None = None) -> tuple[bytes, list[bytes]]:
+def encode(event: AsyncEvent, parts_name: str, write: int, blob: Blob | None = None) -> tuple[bytes, list[bytes]]:
     """The value, and the parts that are to be written before it as `parts_name`; none where all fits the value, or a
-    `blob` holds the body.
+    `blob` holds the body. `write`: the format that the value is to be read in.
     """
     response, body = event.response, body_of(event)
     parts = [] if fits(event) or blob is not None else _cut(body)
     head = _Head(
-        format=FORMAT, request_id=event.request_id, function_arn=str(event.function_arn),
+        format=1, request_id=event.request_id, function_arn=str(event.function_arn),
         accepted_at=event.accepted_at, payload_bytes=len(event.payload), body_bytes=len(body), trace=event.trace,
         tries=event.tries, waits=event.waits,
         response=None if response is None else _shown_response(response),
         verdict=None if event.verdict is None else _shown_verdict(event.verdict),
         parts=len(parts), parts_name=parts_name if parts or blob else "", blob=blob,
     )  # fmt: skip
-    return msgspec.json.encode(head) + b"\n" + (b"" if parts or blob else body), parts
+    return EVENT.encode(Found(head, b"" if parts or blob else body, event.extra), write), parts
 
 
 def encode_marker(blob: Blob) -> bytes:
-    """What stands among the parts for a body that is a blob."""
-    return msgspec.json.encode(_Marker(FORMAT, blob))
+    """What stands among the parts for a body that is a blob: in the oldest format for ever, so that any version cleans
+    up after any other.
+    """
+    return MARKER.encode(blob, OLDEST)
 
 
 def decode_marker(value: bytes) -> Blob:
-    """The blob that a marker stands for. Raises: OperatorNeeded where the value is none that this version reads."""
-    try:
-        found = msgspec.json.decode(value, type=_Marker)
-        if found.format == FORMAT:
-            return found.blob
-        raise msgspec.ValidationError(f"format {found.format}")
-    except msgspec.MsgspecError as error:
-        raise OperatorNeeded(
-            f"The marker of an asynchronous event's blob is not readable ({error}): it was not written by this version."
-        ) from error
+    """The blob that a marker stands for. Raises: StoreTooNew; OperatorNeeded where the value is none of ours."""
+    return MARKER.decode(value)
 
 
 def decode(value: bytes) -> Found:
     """What `encode` wrote. Raises: StoreTooNew; OperatorNeeded where the value is none of ours."""
+    return EVENT.decode(value)
+
+
+def _value(found: Found) -> bytes:
+    line = {**found.extra, **msgspec.to_builtins(found.head)} if found.extra else found.head
+    return msgspec.json.encode(line) + b"\n" + found.body
+
+
+def _found_of(value: bytes) -> Found:
     line, _, body = value.partition(b"\n")
-    try:
-        head = msgspec.json.decode(line, type=_Head)
-    except msgspec.MsgspecError as error:
-        raise OperatorNeeded(
-            f"A stored asynchronous event is not readable ({error}): it was not written by this program."
-        ) from error
-    if head.format > FORMAT:
-        raise StoreTooNew(
-            f"A stored asynchronous event has format {head.format}, and this version reads up to {FORMAT}: a newer"
-            " version has written it. Run that version again, or a state of its own (ESM_STATE) for this one."
-        )
-    return Found(head, body)
+    attributes = msgspec.json.decode(line, type=dict[str, Any])
+    head = msgspec.convert(attributes, _Head)
+    return Found(head, body, {name: entry for name, entry in attributes.items() if name not in _Head.__struct_fields__})
 
 
 def event_of(found: Found, body: bytes) -> AsyncEvent:
@@ -163,7 +164,7 @@ def event_of(found: Found, body: bytes) -> AsyncEvent:
         request_id=head.request_id, function_arn=Arn.parse(head.function_arn), payload=body[: head.payload_bytes],
         accepted_at=UnixTime(head.accepted_at), trace=head.trace, tries=head.tries, waits=head.waits,
         response=None if head.response is None else _response(head.response, body[head.payload_bytes :]),
-        verdict=None if head.verdict is None else _verdict(head.verdict),
+        verdict=None if head.verdict is None else _verdict(head.verdict), extra=found.extra,
     )  # fmt: skip
 
 
@@ -197,3 +198,15 @@ def _verdict(shown: _Verdict) -> Verdict:
 
 def _cut(body: bytes) -> list[bytes]:
     return [body[start : start + PART_BYTES_MAX] for start in range(0, len(body), PART_BYTES_MAX)]
+
+
+EVENT = Kind("asynchronous event", {1: Shape(_value, _found_of)})
+MARKER = Kind(
+    "marker of a blob",
+    {
+        OLDEST: Shape(
+            lambda blob: msgspec.json.encode(_Marker(OLDEST, blob)),
+            lambda value: msgspec.json.decode(value, type=_Marker).blob,
+        )
+    },
+)

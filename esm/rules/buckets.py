@@ -1,11 +1,13 @@
-"""The buckets of asynchronous events, and what the item looks like that says who owns them: JSON with a `format`."""
+"""The buckets of asynchronous events, and what the item looks like that says who owns them: under the laws of
+`rules/kinds`.
+"""
 
 import zlib
 from collections.abc import Sequence
 
 import msgspec
 
-from esm.rules.stored import FORMAT, check_format, unreadable
+from esm.rules.kinds import Kind, Shape
 
 BUCKETS = 64
 
@@ -22,18 +24,25 @@ def bucket_of(request_id: str) -> int:
     return zlib.crc32(request_id.encode()) % BUCKETS
 
 
-def encode(owners: Sequence[str]) -> bytes:
-    """The item; `owners` by bucket, empty where nobody owns one."""
-    return msgspec.json.encode(_Document(FORMAT, tuple(owners)))
+def encode(owners: Sequence[str], write: int) -> bytes:
+    """The item, in a format that readers of `write` know; `owners` by bucket, empty where nobody owns one."""
+    return OWNERS.encode(tuple(owners), write)
 
 
 def decode(value: bytes) -> tuple[str, ...]:
     """The owners in an item. Raises: StoreTooNew; OperatorNeeded where the value is none of ours."""
-    check_format(value, "owners of buckets")
-    try:
-        owners = msgspec.json.decode(value, type=_Document).owners
-    except msgspec.MsgspecError as error:
-        raise unreadable("owners of buckets", str(error)) from error
+    return OWNERS.decode(value)
+
+
+def _value(owners: tuple[str, ...]) -> bytes:
+    return msgspec.json.encode(_Document(1, owners))
+
+
+def _owners_of(value: bytes) -> tuple[str, ...]:
+    owners = msgspec.json.decode(value, type=_Document).owners
     if len(owners) != BUCKETS:
-        raise unreadable("owners of buckets", f"{len(owners)} owners of {BUCKETS} buckets")
+        raise msgspec.ValidationError(f"{len(owners)} owners of {BUCKETS} buckets")
     return owners
+
+
+OWNERS = Kind("list of bucket owners", {1: Shape(_value, _owners_of)})

@@ -1,5 +1,6 @@
-"""What operators' wishes look like in the store: JSON with a `format`, under the laws of `rules/stored`."""
+"""What operators' wishes look like in the store: JSON, under the laws of `rules/kinds`."""
 
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -7,7 +8,11 @@ import msgspec
 from esm.model.clocks import UnixTime
 from esm.model.control import Caller, Control, Order, Pause, Rewind, Skip
 from esm.model.position import AfterSequence
-from esm.rules.stored import FORMAT, check_format, position_document, position_of, unreadable
+from esm.rules.kinds import Kind, Shape
+from esm.rules.stored import position_document, position_of
+
+CONTROLS = ("catalogue", "control")
+"""Kind and owner of the controls, one item a mapping."""
 
 
 class _Document(msgspec.Struct):
@@ -24,12 +29,28 @@ class _Head(msgspec.Struct):
     """Grows with every change of desired state."""
 
 
-def encode(control: Control) -> bytes:
-    """The control as the store keeps it, unknown attributes included."""
+_ASKED = {"at", "host", "user"}
+_ORDER = {*_ASKED, "kind", "id", "number", "stream", "shard", "sequence", "to", "is_latest"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Changes:
+    """How often desired state has changed."""
+
+    count: int
+    extra: dict[str, object] = field(default_factory=dict)
+
+
+def encode(control: Control, write: int) -> bytes:
+    """The control as the store keeps it, unknown attributes included, in a format that readers of `write` know."""
+    return CONTROL.encode(control, write)
+
+
+def _value(control: Control) -> bytes:
     document = _Document(
-        format=FORMAT,
+        format=1,
         mapping=control.mapping,
-        pause=None if control.pause is None else _asked(control.pause.at, control.pause.by),
+        pause=None if control.pause is None else _asked(control.pause),
         orders=[_order_document(order) for order in control.orders],
         last_number=control.last_number,
     )
@@ -41,33 +62,40 @@ def decode(value: bytes) -> Control:
 
     Raises: StoreTooNew; OperatorNeeded where the value is none of ours.
     """
-    check_format(value, "control")
-    try:
-        attributes = msgspec.json.decode(value, type=dict[str, Any])
-        document = msgspec.convert(attributes, _Document)
-        pause = None if document.pause is None else Pause(*_asked_of(document.pause))
-        orders = tuple([_order_of(entry) for entry in document.orders])
-    except (msgspec.MsgspecError, KeyError) as error:
-        raise unreadable("control", str(error)) from error
-    extra = {name: entry for name, entry in attributes.items() if name not in _Document.__struct_fields__}
+    return CONTROL.decode(value)
+
+
+def _control_of(value: bytes) -> Control:
+    attributes = msgspec.json.decode(value, type=dict[str, Any])
+    document = msgspec.convert(attributes, _Document)
+    pause = None if document.pause is None else Pause(*_asked_of(document.pause), _others(document.pause, _ASKED))
+    orders = tuple([replace(_order_of(entry), extra=_others(entry, _ORDER)) for entry in document.orders])
+    extra = _others(attributes, {*_Document.__struct_fields__})
     return Control(document.mapping, pause, orders, document.last_number, extra)
 
 
-def raised(value: bytes | None) -> bytes:
-    """The change counter after one change more. Raises: StoreTooNew, OperatorNeeded."""
-    if value is None:
-        return msgspec.json.encode(_Head(FORMAT, 1))
-    check_format(value, "change counter")
-    try:
-        count = msgspec.json.decode(value, type=_Head).count
-        attributes = msgspec.json.decode(value, type=dict[str, Any])
-    except msgspec.MsgspecError as error:
-        raise unreadable("change counter", str(error)) from error
-    return msgspec.json.encode({**attributes, "count": count + 1})
+def raised(value: bytes | None, write: int) -> bytes:
+    """The change counter after one change more, for readers of `write`. Raises: StoreTooNew, OperatorNeeded."""
+    before = _Changes(0) if value is None else CHANGES.decode(value)
+    return CHANGES.encode(replace(before, count=before.count + 1), write)
 
 
-def _asked(at: UnixTime, by: Caller) -> dict[str, Any]:
-    return {"at": at, "host": by.host, "user": by.user}
+def _changes_value(changes: _Changes) -> bytes:
+    return msgspec.json.encode({**changes.extra, "format": 1, "count": changes.count})
+
+
+def _changes_of(value: bytes) -> _Changes:
+    count = msgspec.json.decode(value, type=_Head).count
+    return _Changes(count, _others(msgspec.json.decode(value, type=dict[str, Any]), {*_Head.__struct_fields__}))
+
+
+def _others(attributes: dict[str, Any], known: set[str]) -> dict[str, object]:
+    """What a newer version has added."""
+    return {name: entry for name, entry in attributes.items() if name not in known}
+
+
+def _asked(asked: Pause | Order) -> dict[str, Any]:
+    return {**asked.extra, "at": asked.at, "host": asked.by.host, "user": asked.by.user}
 
 
 def _asked_of(entry: dict[str, Any]) -> tuple[UnixTime, Caller]:
@@ -75,11 +103,11 @@ def _asked_of(entry: dict[str, Any]) -> tuple[UnixTime, Caller]:
 
 
 def _order_document(order: Order) -> dict[str, Any]:
-    head = {"id": order.id, "number": order.number, **_asked(order.at, order.by), "stream": order.stream}
+    head = {**_asked(order), "id": order.id, "number": order.number, "stream": order.stream}
     if isinstance(order, Skip):
-        return {"kind": "skip", **head, "shard": order.shard, "sequence": order.sequence}
+        return {**head, "kind": "skip", "shard": order.shard, "sequence": order.sequence}
     to = position_document(order.to)
-    return {"kind": "rewind", **head, "shard": order.shard, "to": to, "is_latest": order.is_latest}
+    return {**head, "kind": "rewind", "shard": order.shard, "to": to, "is_latest": order.is_latest}
 
 
 def _order_of(entry: dict[str, Any]) -> Order:
@@ -97,3 +125,7 @@ def _order_of(entry: dict[str, Any]) -> Order:
             return Rewind(name, number, at, by, stream, position, one, is_latest)
         case _:
             raise msgspec.ValidationError(f"an order of kind {entry.get('kind')!r} is not known")
+
+
+CONTROL = Kind("control", {1: Shape(_value, _control_of)})
+CHANGES = Kind("change counter", {1: Shape(_changes_value, _changes_of)})

@@ -1,6 +1,7 @@
-"""What heartbeats look like in the store: JSON with a `format`, under the laws of `rules/stored`.
+"""What heartbeats look like in the store, under the laws of `rules/kinds`.
 
-They stand in one partition, with the change counter: one query a second brings both.
+They stand in one partition, with the change counter: one query a second brings both. Every version must read them,
+whatever it writes otherwise: they are in the oldest format for ever.
 """
 
 from typing import Any
@@ -10,7 +11,7 @@ import msgspec
 from esm.model.clocks import UnixTime
 from esm.model.stored import Key
 from esm.model.worker import Heartbeat, HostLock, Known
-from esm.rules.stored import FORMAT, check_format, unreadable
+from esm.rules.kinds import OLDEST, Kind, Shape
 
 PARTITION = ("worker", "fleet")
 """Kind and owner; the item is the worker's id."""
@@ -41,6 +42,10 @@ def key(worker: str) -> Key:
 
 def encode(heartbeat: Heartbeat) -> bytes:
     """The heartbeat as the store keeps it."""
+    return HEARTBEAT.encode(heartbeat, OLDEST)
+
+
+def _value(heartbeat: Heartbeat) -> bytes:
     lock = heartbeat.lock
     document = _Document(
         at=heartbeat.at, worker=heartbeat.worker, run=heartbeat.run, beat=heartbeat.beat, reads=heartbeat.format,
@@ -50,7 +55,7 @@ def encode(heartbeat: Heartbeat) -> bytes:
         lock=None if lock is None else (lock.path, lock.device, lock.inode, lock.boot), moves=heartbeat.moves,
         ended=heartbeat.ended,
     )  # fmt: skip
-    return msgspec.json.encode({**heartbeat.extra, "format": FORMAT, **msgspec.to_builtins(document)})
+    return msgspec.json.encode({**heartbeat.extra, "format": OLDEST, **msgspec.to_builtins(document)})
 
 
 def decode(value: bytes) -> Heartbeat:
@@ -58,12 +63,12 @@ def decode(value: bytes) -> Heartbeat:
 
     Raises: StoreTooNew; OperatorNeeded where the value is none of ours.
     """
-    check_format(value, "heartbeat")
-    try:
-        attributes = msgspec.json.decode(value, type=dict[str, Any])
-        document = msgspec.convert(attributes, _Document)
-    except msgspec.MsgspecError as error:
-        raise unreadable("heartbeat", str(error)) from error
+    return HEARTBEAT.decode(value)
+
+
+def _heartbeat_of(value: bytes) -> Heartbeat:
+    attributes = msgspec.json.decode(value, type=dict[str, Any])
+    document = msgspec.convert(attributes, _Document)
     return Heartbeat(
         at=None if document.at is None else UnixTime(document.at),
         worker=document.worker, run=document.run, beat=document.beat, format=document.reads,
@@ -77,3 +82,5 @@ def decode(value: bytes) -> Heartbeat:
 
 
 _KNOWN = {"format", *_Document.__struct_fields__}
+
+HEARTBEAT = Kind("heartbeat", {OLDEST: Shape(_value, _heartbeat_of)})

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from esm.rules.assignment import weight
-from esm.rules.stored import FORMAT, check_format, unreadable
+from esm.rules.kinds import Kind, Shape
 
 
 def fair(limit: int, workers: Collection[str], subject: str) -> dict[str, int]:
@@ -46,20 +46,31 @@ def usable(grants: Mapping[str, int], sharers: Collection[str], limit: int, work
     return min(grants.get(worker, 0), fair(limit, sharers, subject).get(worker, 0))
 
 
+PARTITION = ("share", "fleet")
+"""Kind and owner of the grants; the item is their subject."""
+
+
 class _Document(msgspec.Struct):
     format: int
     grants: dict[str, int]
 
 
-def encode(grants: Mapping[str, int]) -> bytes:
-    """The item as the store keeps it."""
-    return msgspec.json.encode(_Document(FORMAT, dict(grants)))
+def encode(grants: Mapping[str, int], write: int) -> bytes:
+    """The item as the store keeps it, in a format that readers of `write` know."""
+    return SHARE.encode(grants, write)
 
 
 def decode(value: bytes) -> dict[str, int]:
     """The grants in an item. Raises: StoreTooNew; OperatorNeeded where the value is none of ours."""
-    check_format(value, "share")
-    try:
-        return msgspec.json.decode(value, type=_Document).grants
-    except msgspec.MsgspecError as error:
-        raise unreadable("share", str(error)) from error
+    return dict(SHARE.decode(value))
+
+
+def _value(grants: Mapping[str, int]) -> bytes:
+    return msgspec.json.encode(_Document(1, dict(grants)))
+
+
+def _grants_of(value: bytes) -> Mapping[str, int]:
+    return msgspec.json.decode(value, type=_Document).grants
+
+
+SHARE = Kind("share", {1: Shape(_value, _grants_of)})

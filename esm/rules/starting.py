@@ -6,21 +6,22 @@ its beginning. Source: lambda.md 3.2, 11.9.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
-from esm.errors import StoreTooNew
 from esm.model.clocks import UnixTime
 from esm.model.mapping import Mapping, StartingPosition
 from esm.model.position import AtTimestamp, Position, Shard, TrimHorizon
-
-FORMAT = 1
+from esm.rules.kinds import Kind, Shape
 
 START_ITEM = "!start"
 """Item that holds the pinned beginning; sorts before every shard id."""
 
 
-class Start(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Start:
     """The pinned beginning. Shards not named here are read from the trim horizon."""
 
     stream: str
@@ -32,7 +33,17 @@ class Start(msgspec.Struct, frozen=True):
     """Shards that are read from `at` on."""
     skipped: tuple[str, ...] = ()
     """Shards that had ended before LATEST was resolved: nothing in them is read."""
-    format: int = FORMAT
+    extra: dict[str, object] = field(default_factory=dict)
+    """Attributes of a newer version, kept and written back."""
+
+
+class _Document(msgspec.Struct):
+    stream: str
+    starting_position: str
+    at: float | None = None
+    open: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    format: int = 1
 
 
 def pin(mapping: Mapping, stream: str, shards: Iterable[Shard], wall: UnixTime, before: Start | None) -> Start:
@@ -57,14 +68,26 @@ def first_position(start: Start, shard: str) -> Position:
     return TrimHorizon()
 
 
-def encode(start: Start) -> bytes:
-    """The stored value."""
-    return msgspec.json.encode(start)
+def encode(start: Start, write: int) -> bytes:
+    """The stored value, in a format that readers of `write` know."""
+    return START.encode(start, write)
 
 
 def decode(value: bytes) -> Start:
-    """Raises: StoreTooNew."""
-    start = msgspec.json.decode(value, type=Start)
-    if start.format > FORMAT:
-        raise StoreTooNew(f"a starting position is stored in format {start.format}; this esm reads up to {FORMAT}")
-    return start
+    """What `encode` wrote. Raises: StoreTooNew; OperatorNeeded where the value is none of ours."""
+    return START.decode(value)
+
+
+def _value(start: Start) -> bytes:
+    document = _Document(start.stream, start.starting_position, start.at, start.open, start.skipped)
+    return msgspec.json.encode({**start.extra, **msgspec.to_builtins(document)})
+
+
+def _start_of(value: bytes) -> Start:
+    attributes = msgspec.json.decode(value, type=dict[str, Any])
+    known = msgspec.convert(attributes, _Document)
+    extra = {name: entry for name, entry in attributes.items() if name not in _Document.__struct_fields__}
+    return Start(known.stream, known.starting_position, known.at, known.open, known.skipped, extra)
+
+
+START = Kind("starting position", {1: Shape(_value, _start_of)})

@@ -1,7 +1,6 @@
-"""What leases, window states and status look like in the store: JSON with a `format`.
+"""What leases, window states and status look like in the store, under the laws of `rules/kinds`.
 
-Law: a reader takes its own format and the one before it, keeps attributes that it does not know, and stops with a
-clear text at a newer one, so that a rollout may be rolled back.
+A worker's status is its own: it writes all of it again, and so keeps nothing that it does not know.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,16 +9,25 @@ from typing import Any
 
 import msgspec
 
-from esm.errors import OperatorNeeded, StoreTooNew
 from esm.model.clocks import UnixTime
 from esm.model.lease import Lease
 from esm.model.position import AfterSequence, AtSequence, AtTimestamp, Position, TrimHorizon
 from esm.model.stored import VALUE_BYTES_MAX, Blob
 from esm.model.view import MappingView, ShardView
 from esm.model.window import StoredState
+from esm.rules.kinds import Kind, Shape, unreadable
 
-FORMAT = 1
-"""Written by this version. There is none before it."""
+
+@dataclass(frozen=True, slots=True)
+class StatePart:
+    """One stored part of the state of a tumbling window."""
+
+    part: int
+    """From 0."""
+    parts: int
+    state: bytes
+    blob: Blob | None = None
+    """What holds the state instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +84,6 @@ class _StateDocument(msgspec.Struct):
     """Absent where the state stands in the items themselves."""
 
 
-class _Head(msgspec.Struct):
-    format: int
-
-
 class _StatusDocument(msgspec.Struct):
     format: int
     worker: str
@@ -89,10 +93,14 @@ class _StatusDocument(msgspec.Struct):
     views: tuple[MappingView, ...]
 
 
-def encode_lease(lease: Lease) -> bytes:
-    """The lease as the store keeps it, unknown attributes included."""
+def encode_lease(lease: Lease, write: int) -> bytes:
+    """The lease as the store keeps it, unknown attributes included; `write`: the format that it is to be read in."""
+    return LEASE.encode(lease, write)
+
+
+def _lease_value(lease: Lease) -> bytes:
     document = _LeaseDocument(
-        format=FORMAT,
+        format=1,
         mapping=lease.mapping,
         shard=lease.shard,
         stream=lease.stream,
@@ -115,18 +123,18 @@ def decode_lease(value: bytes) -> Lease:
 
     Raises: StoreTooNew; OperatorNeeded where the value is none of ours.
     """
-    check_format(value, "lease")
-    try:
-        attributes = msgspec.json.decode(value, type=dict[str, Any])
-        document = msgspec.convert(attributes, _LeaseDocument)
-        positions = tuple(position_of(entry) for entry in document.positions)
-        earlier = [] if document.done is msgspec.UNSET else document.done
-        done = tuple(tuple(position_of(entry) for entry in one) for one in earlier if one)
-        window = None if document.window is msgspec.UNSET else _window(document.window)
-    except msgspec.MsgspecError as error:
-        raise unreadable("lease", str(error)) from error
+    return LEASE.decode(value)
+
+
+def _lease_of(value: bytes) -> Lease:
+    attributes = msgspec.json.decode(value, type=dict[str, Any])
+    document = msgspec.convert(attributes, _LeaseDocument)
+    positions = tuple(position_of(entry) for entry in document.positions)
+    earlier = [] if document.done is msgspec.UNSET else document.done
+    done = tuple(tuple(position_of(entry) for entry in one) for one in earlier if one)
+    window = None if document.window is msgspec.UNSET else _window(document.window)
     if len(positions) != document.factor:
-        raise unreadable("lease", f"{len(positions)} positions for {document.factor} lanes")
+        raise msgspec.ValidationError(f"{len(positions)} positions for {document.factor} lanes")
     return Lease(
         mapping=document.mapping,
         shard=document.shard,
@@ -149,26 +157,21 @@ STATE_PART_BYTES = 256 * 1024
 """Bytes of a window's state in one item: base64 makes 341 KB of them, below what a store takes."""
 
 
-def encode_state(state: bytes) -> list[bytes]:
-    """The state of a tumbling window, in parts that a store takes; one part at least."""
+def encode_state(state: bytes, write: int) -> list[bytes]:
+    """The state of a tumbling window, in parts that a store takes; one part at least. `write`: see `encode_lease`."""
     chunks = [state[at : at + STATE_PART_BYTES] for at in range(0, len(state), STATE_PART_BYTES)] or [b""]
     parts = len(chunks)
-    return [msgspec.json.encode(_StateDocument(FORMAT, part, parts, chunk)) for part, chunk in enumerate(chunks)]
+    return [STATE.encode(StatePart(part, parts, chunk), write) for part, chunk in enumerate(chunks)]
 
 
-def encode_state_blob(blob: Blob) -> bytes:
-    """The one part of a state that is a blob."""
-    return msgspec.json.encode(_StateDocument(FORMAT, 0, 1, b"", blob))
+def encode_state_blob(blob: Blob, write: int) -> bytes:
+    """The one part of a state that is a blob. `write`: see `encode_lease`."""
+    return STATE.encode(StatePart(0, 1, b"", blob), write)
 
 
 def state_blob(value: bytes) -> Blob | None:
     """The blob that a part of a state stands for; None where it holds the state itself. Raises as `decode_state`."""
-    check_format(value, "window state")
-    try:
-        blob = msgspec.json.decode(value, type=_StateDocument).blob
-    except msgspec.MsgspecError as error:
-        raise unreadable("window state", str(error)) from error
-    return None if blob is msgspec.UNSET else blob
+    return STATE.decode(value).blob
 
 
 def decode_state(values: Sequence[bytes], stored: StoredState) -> bytes:
@@ -178,23 +181,30 @@ def decode_state(values: Sequence[bytes], stored: StoredState) -> bytes:
     """
     chunks = []
     for part, value in enumerate(values):
-        check_format(value, "window state")
-        try:
-            document = msgspec.json.decode(value, type=_StateDocument)
-        except msgspec.MsgspecError as error:
-            raise unreadable("window state", str(error)) from error
-        if (document.part, document.parts) != (part, stored.parts):
-            raise unreadable("window state", f"part {document.part} stands where part {part} belongs")
-        chunks.append(document.state)
+        found = STATE.decode(value)
+        if (found.part, found.parts) != (part, stored.parts):
+            raise unreadable(STATE.name, f"part {found.part} stands where part {part} belongs")
+        chunks.append(found.state)
     state = b"".join(chunks)
     if len(state) != stored.size_bytes:
-        raise unreadable("window state", f"{len(state)} bytes of {stored.size_bytes}")
+        raise unreadable(STATE.name, f"{len(state)} bytes of {stored.size_bytes}")
     return state
 
 
-def encode_status(worker: str, at: UnixTime, views: Sequence[MappingView]) -> list[bytes]:
-    """What a worker shows, in parts that a store takes; one part at least, also without mappings."""
-    room = VALUE_BYTES_MAX - len(_status(worker, at, 0, 10**9, ()))
+def _state_value(found: StatePart) -> bytes:
+    blob = msgspec.UNSET if found.blob is None else found.blob
+    return msgspec.json.encode(_StateDocument(1, found.part, found.parts, found.state, blob))
+
+
+def _state_of(value: bytes) -> StatePart:
+    document = msgspec.json.decode(value, type=_StateDocument)
+    blob = None if document.blob is msgspec.UNSET else document.blob
+    return StatePart(document.part, document.parts, document.state, blob)
+
+
+def encode_status(worker: str, at: UnixTime, views: Sequence[MappingView], write: int) -> list[bytes]:
+    """What a worker shows, in parts that a store takes; one part at least, also without mappings. `write`: as above."""
+    room = VALUE_BYTES_MAX - len(STATUS.encode(StatusPart(worker, at, 0, 10**9, ()), write))
     pieces = [piece for view in views for piece in _pieces(view, room)]
     parts: list[list[MappingView]] = [[]]
     left = room
@@ -205,24 +215,29 @@ def encode_status(worker: str, at: UnixTime, views: Sequence[MappingView]) -> li
             left = room
         parts[-1].append(piece)
         left -= size
-    return [_status(worker, at, part, len(parts), tuple(held)) for part, held in enumerate(parts)]
+    found = [StatusPart(worker, at, part, len(parts), tuple(held)) for part, held in enumerate(parts)]
+    return [STATUS.encode(part, write) for part in found]
 
 
 def decode_status(value: bytes) -> StatusPart:
     """One part of what a worker showed. Raises: StoreTooNew; OperatorNeeded where the value is none of ours."""
-    check_format(value, "status")
-    try:
-        document = msgspec.json.decode(value, type=_StatusDocument)
-    except msgspec.MsgspecError as error:
-        raise unreadable("status", str(error)) from error
+    return STATUS.decode(value)
+
+
+def _status_value(found: StatusPart) -> bytes:
+    return msgspec.json.encode(_StatusDocument(1, found.worker, found.at, found.part, found.parts, found.views))
+
+
+def _status_of(value: bytes) -> StatusPart:
+    document = msgspec.json.decode(value, type=_StatusDocument)
     return StatusPart(document.worker, UnixTime(document.at), document.part, document.parts, document.views)
 
 
-def without_mapping(value: bytes, uuid: str) -> bytes | None:
+def without_mapping(value: bytes, uuid: str, write: int) -> bytes | None:
     """A part of a worker's status without one mapping; None where it does not name it. Raises as `decode_status`."""
     part = decode_status(value)
     views = tuple(view for view in part.views if view.uuid != uuid)
-    return None if views == part.views else _status(part.worker, part.at, part.part, part.parts, views)
+    return None if views == part.views else STATUS.encode(replace(part, views=views), write)
 
 
 def merged_status(parts: Iterable[StatusPart]) -> list[MappingView]:
@@ -244,10 +259,6 @@ def merged_status(parts: Iterable[StatusPart]) -> list[MappingView]:
 def _joined(newer: MappingView, older: MappingView) -> MappingView:
     known = {shard.id for shard in newer.shards}
     return replace(newer, shards=newer.shards + tuple(shard for shard in older.shards if shard.id not in known))
-
-
-def _status(worker: str, at: UnixTime, part: int, parts: int, views: tuple[MappingView, ...]) -> bytes:
-    return msgspec.json.encode(_StatusDocument(FORMAT, worker, at, part, parts, views))
 
 
 def _pieces(view: MappingView, room: int) -> list[MappingView]:
@@ -314,24 +325,6 @@ def _window(attributes: dict[str, Any]) -> StoredState:
     )
 
 
-def check_format(value: bytes, what: str) -> None:
-    """Refuse what a newer version wrote. Raises: StoreTooNew; OperatorNeeded where the value is none of ours."""
-    try:
-        found = msgspec.json.decode(value, type=_Head).format
-    except msgspec.MsgspecError as error:
-        raise unreadable(what, str(error)) from error
-    if found > FORMAT:
-        raise StoreTooNew(
-            f"A stored {what} has format {found}, and this version reads up to {FORMAT}: a newer version has written"
-            f" it. Run that version again, or a state of its own (ESM_STATE) for this one."
-        )
-    if found < 1:
-        raise unreadable(what, f"format {found}")
-
-
-def unreadable(what: str, why: str) -> OperatorNeeded:
-    """The error of a value that this program has not written."""
-    return OperatorNeeded(
-        f"A stored {what} is not readable ({why}): it was not written by this program. Restore the state from a copy,"
-        " or begin with an empty one (ESM_STATE)."
-    )
+LEASE = Kind("lease", {1: Shape(_lease_value, _lease_of)})
+STATE = Kind("window state", {1: Shape(_state_value, _state_of)})
+STATUS = Kind("status", {1: Shape(_status_value, _status_of)})

@@ -9,19 +9,16 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from esm.errors import Conflict, EsmError, OperatorNeeded, Unavailable
+from esm.errors import Conflict, EsmError, OperatorNeeded, StoreTooNew, Unavailable
 from esm.model.arn import Arn
 from esm.model.async_event import AsyncEvent
 from esm.model.clocks import UnixTime
 from esm.model.stored import Blob, Key, Stored
-from esm.rules import async_stored
+from esm.rules import async_stored, buckets
 from esm.rules.async_stored import Found
 from esm.runtime.surroundings import Surroundings
 
 KIND = "async"
-
-_FUNCTIONS = "functions"
-"""Partition that names every function that ever had an event."""
 
 LEFTOVER_S = 900.0
 """Parts older than this that no event names were left by a crash: writing an event never takes so long."""
@@ -74,12 +71,12 @@ class AsyncBuckets:
     async def add(self, event: AsyncEvent, due_at: UnixTime, bucket: int) -> None:
         """Store an event: it is safe when this returns."""
         if not self._is_named:
-            await self._put_once(Key(KIND, _FUNCTIONS, self._function), b'{"format":1}')
+            await self._put_once(Key(KIND, async_stored.FUNCTIONS, self._function), b'{"format":1}')
             self._is_named = True
         wall_ms = max(0, round(self._around.clock.wall() * 1000))
         name = f"{wall_ms:015d}-{event.request_id}-{self._around.new_id()[-12:]}"
         blob = await self._put_blob(bucket, name, event)
-        value, parts = async_stored.encode(event, name, blob)
+        value, parts = async_stored.encode(event, name, self._around.formats.write, blob)
         for number, part in enumerate(parts):
             await self._put_once(self._part(bucket, name, f"{number:03d}"), part)
         await self._put_once(self._key(bucket, async_stored.item(due_at, event.request_id)), value)
@@ -140,7 +137,7 @@ class AsyncBuckets:
         """Remove parts that a crash has left; returns how many."""
         removed = 0
         after: str | None = None
-        owner = f"{self._owner(bucket)}/parts"
+        owner = f"{self._owner(bucket)}{async_stored.PARTS}"
         old_ms = (self._around.clock.wall() - LEFTOVER_S) * 1000
         while True:
             page = await self._around.store.scan(KIND, owner, after, _PARTS_PAGE)
@@ -186,7 +183,7 @@ class AsyncBuckets:
             return False
         try:
             blob = async_stored.decode_marker(part.value)
-        except OperatorNeeded:  # left to the version that wrote it
+        except (OperatorNeeded, StoreTooNew):  # left to the version that wrote it
             return False
         await self._around.blobs.delete(blob)
         return True
@@ -210,19 +207,29 @@ class AsyncBuckets:
             return
 
     async def _delete(self, stored: Stored) -> None:
-        try:
-            await self._around.store.delete(stored.key, stored.version)
-        except Conflict:
-            return
+        """Remove an item, also one that was written again in another format: it is the same event."""
+        found: Stored | None = stored
+        while found is not None:
+            try:
+                await self._around.store.delete(found.key, found.version)
+            except Conflict:
+                found = await self._around.store.get(found.key)
+            else:
+                return
 
     def _owner(self, bucket: int) -> str:
-        return f"{bucket:02d}/{self._function}"
+        return _owner(bucket, self._function)
 
     def _key(self, bucket: int, item: str) -> Key:
         return Key(KIND, self._owner(bucket), item)
 
     def _part(self, bucket: int, name: str, part: str) -> Key:
-        return Key(KIND, f"{self._owner(bucket)}/parts", f"{name}-{part}")
+        return Key(KIND, f"{self._owner(bucket)}{async_stored.PARTS}", f"{name}-{part}")
+
+
+def partitions(function: Arn) -> list[tuple[str, str]]:
+    """Kind and owner of every partition that holds values of an unqualified function's events."""
+    return [(KIND, _owner(bucket, str(function))) for bucket in range(buckets.BUCKETS)]
 
 
 async def functions_with_events(around: Surroundings) -> list[Arn]:
@@ -230,11 +237,15 @@ async def functions_with_events(around: Surroundings) -> list[Arn]:
     found: list[Arn] = []
     after: str | None = None
     while True:
-        page = await around.store.scan(KIND, _FUNCTIONS, after)
+        page = await around.store.scan(KIND, async_stored.FUNCTIONS, after)
         found += [Arn.parse(item.key.item) for item in page.items]
         after = page.after
         if after is None:
             return found
+
+
+def _owner(bucket: int, function: str) -> str:
+    return f"{bucket:02d}/{function}"
 
 
 def _name(part: Stored) -> str:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import anyio
 
-from esm.errors import NoticeTooLarge, OperatorNeeded, Unavailable
+from esm.errors import NoticeTooLarge, OperatorNeeded, StoreTooNew, Unavailable
 from esm.model.arn import Arn
 from esm.model.async_event import AsyncCondition, AsyncEvent, Recipient
 from esm.model.clocks import Instant, UnixTime
@@ -40,6 +40,9 @@ CONCURRENCY = 10
 LOOK_EVERY_S = 300.0
 """How often a bucket is looked at that is not known to hold anything due: whatever else has put it there."""
 
+UNREADABLE_EVERY_S = 30.0
+"""How often a bucket is looked at that holds what cannot be read: a newer worker may write it again."""
+
 LOOK_AFTER_EVERY_S = 3600.0
 """How often what a crash may have left is looked for."""
 
@@ -63,7 +66,10 @@ class AsyncFunction:
 
 
 class AsyncFunctionRunner:
-    """Runs until stopped or cancelled. Survives Unavailable and OperatorNeeded of store, target and destinations."""
+    """Runs until stopped or cancelled. Survives Unavailable and OperatorNeeded of store, target and destinations.
+
+    A bucket with a value that cannot be read, because a newer version has written it or none of ours, waits alone.
+    """
 
     def __init__(
         self, around: Surroundings, arn: Arn, function: Callable[[], AsyncFunction], telemetry: AsyncTelemetry,
@@ -128,10 +134,10 @@ class AsyncFunctionRunner:
             background.start_soon(self._look_after_forever)
             async with anyio.create_task_group() as tries:
                 while not self._stop.is_set:
-                    error: Unavailable | OperatorNeeded | None = None
+                    error: Unavailable | None = None
                     try:
                         until = await self._take(tries)
-                    except (Unavailable, OperatorNeeded) as caught:
+                    except Unavailable as caught:
                         error = caught
                         self._around.telemetry.store_failed("async", str(caught))
                     else:
@@ -174,6 +180,10 @@ class AsyncFunctionRunner:
             wall = self._around.clock.wall()
             try:
                 look = await self._buckets.due(bucket, wall, busy, most)
+            except (OperatorNeeded, StoreTooNew) as error:
+                self._report(error)
+                self._next_at[bucket] = UnixTime(wall + UNREADABLE_EVERY_S)
+                return
             except BaseException:
                 self._next_at[bucket] = UnixTime(0.0)
                 raise
@@ -310,6 +320,10 @@ class AsyncFunctionRunner:
         self._stored_in[bucket] = stored
         self._changes[bucket] += 1
 
+    def _report(self, error: Unavailable | OperatorNeeded | StoreTooNew) -> None:
+        telemetry = self._around.telemetry
+        (telemetry.store_failed if isinstance(error, Unavailable) else telemetry.unreadable)("async", str(error))
+
     async def _look_after_forever(self) -> None:
         """Count what is stored, and clean up what a crash has left."""
         while True:
@@ -321,8 +335,8 @@ class AsyncFunctionRunner:
                     if self._changes[bucket] == changes:
                         self._count(bucket, found)
                     await self._buckets.clean(bucket)
-            except (Unavailable, OperatorNeeded) as error:
-                self._around.telemetry.store_failed("async", str(error))
+            except (Unavailable, OperatorNeeded, StoreTooNew) as error:
+                self._report(error)
             with anyio.move_on_after(LOOK_AFTER_EVERY_S) as waiting:
                 await self._to_count.wait()
             if waiting.cancelled_caught:

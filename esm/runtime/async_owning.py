@@ -107,8 +107,9 @@ class BucketOwner:
         should = frozenset() if self._stop.is_set else frozenset(int(name) for name in members.mine(ASYNC))
         after = tuple([await self._owner(bucket, owner, should, term) for bucket, owner in enumerate(before)])
         if after != before:
+            version = item.version if item is not None else None
             try:
-                await store.put(OWNERS, buckets.encode(after), item.version if item is not None else None)
+                await store.put(OWNERS, buckets.encode(after, self._around.formats.write), version)
             except Conflict:
                 return False
             members.tell(ASYNC, {str(bucket): owner for bucket, owner in enumerate(after)})

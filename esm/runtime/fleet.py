@@ -25,7 +25,7 @@ from esm.rules.board import Board
 from esm.rules.liveness import Liveness
 from esm.runtime.membership import Alone
 from esm.runtime.shares import Share, ShareKeeper
-from esm.runtime.surroundings import Signal
+from esm.runtime.surroundings import Formats, Signal
 from esm.telemetry import Telemetry
 
 BEATS = 4
@@ -73,7 +73,7 @@ class Fleet:
     """Implements `Membership` for replicas. Survives Unavailable; ends by cancellation."""
 
     def __init__(
-        self, identity: Identity, clock: Clock, store: Store, telemetry: Telemetry,
+        self, identity: Identity, clock: Clock, store: Store, telemetry: Telemetry, formats: Formats,
         is_free: Callable[[HostLock], bool] = lambda _: False,
     ) -> None:  # fmt: skip
         """`is_free` says that the process which held a lock on this machine has ended."""
@@ -81,6 +81,7 @@ class Fleet:
         self._clock = clock
         self._store = store
         self._telemetry = telemetry
+        self._formats = formats
         self._is_free = is_free
         self._keeper = ShareKeeper(self, clock, store, telemetry)
         self._liveness = Liveness(identity.failover_s, clock.now())
@@ -102,6 +103,8 @@ class Fleet:
         self._trust = Signal()
         self._foreign: dict[str, tuple[object, Instant]] = {}
         self._seen: object = None
+        self._live: list[Heartbeat] | None = None
+        """What `live` answers until somebody says something else: loops ask all the time."""
         self.changes = 0
         """Version of the change counter of desired state, as it was seen last."""
         self.beaten_at: Instant | None = None
@@ -112,6 +115,11 @@ class Fleet:
     def owner(self) -> str:
         """See `Membership`."""
         return owner_name(self._me.worker, self._me.run)
+
+    @property
+    def formats(self) -> Formats:
+        """In which one this worker writes: changed as workers come and go that read other ones."""
+        return self._formats
 
     @property
     def is_sole(self) -> bool:
@@ -134,9 +142,11 @@ class Fleet:
     @property
     def live(self) -> list[Heartbeat]:
         """Heartbeats of the workers that are not gone, this one as it is now."""
-        others = [one for one in self._liveness.live if one.worker != self._me.worker]
-        others = [] if self._me.is_sole else others
-        return sorted([*others, self._heartbeat(self._beat)], key=lambda one: one.worker)
+        if self._live is None:
+            others = [one for one in self._liveness.live if one.worker != self._me.worker]
+            others = [] if self._me.is_sole else others
+            self._live = sorted([*others, self._heartbeat(self._beat)], key=lambda one: one.worker)
+        return self._live
 
     def follow(self, digests: Mapping[str, str]) -> None:
         """What the configuration has of each mapping: equal digests run alike."""
@@ -149,6 +159,10 @@ class Fleet:
             tasks.start_soon(self._look_forever)
             tasks.start_soon(self._watch_trust)
             tasks.start_soon(self._keeper.run)
+
+    async def wait_joined(self) -> None:
+        """Return when this worker beats and knows the others, and so in which format to write."""
+        await self._has_joined.wait()
 
     @property
     def heartbeat_age_s(self) -> float | None:
@@ -231,6 +245,7 @@ class Fleet:
             item = await self._store.get(heartbeats.key(worker_of(owner)))
             if item is not None:
                 self._liveness.saw(heartbeats.decode(item.value), self._clock.now())
+                self._live = None
         return self._liveness.is_gone(owner)
 
     def may_be_free(self, owner: str) -> bool:
@@ -300,15 +315,17 @@ class Fleet:
     def _note(self, facts: set[str], uuid: str, *, holds: bool) -> None:
         if (uuid in facts) != holds:
             (facts.add if holds else facts.discard)(uuid)
-            self._renew()
+            self._tell()
+            self._notify()
 
     def _renew(self) -> None:
         """Something that this worker says of itself has changed: others hear it soon, its own loops at once."""
-        self._board.follow(self.live)
         self._tell()
+        self._board.follow(self.live)
         self._notify()
 
     def _tell(self) -> None:
+        self._live = None
         self._has_news = True
         self._to_tell.notify()
 
@@ -410,6 +427,8 @@ class Fleet:
             is_still = before.get(one.owner, 0) == one.beat and one.owner != self.owner
             if is_still and one.lock is not None and self._is_free(one.lock):
                 self._liveness.ended(one.owner)
+        self._live = None
+        self._formats.follow([one.format for one in self.live])
         has_new_leases = await self._look_at_foreign()
         seen: object = (tuple([_without_beat(one) for one in self.live]), self._liveness.gone, self.changes)
         if self.beaten_at is not None and not self._has_joined.is_set():

@@ -104,18 +104,22 @@ class ShardLease:
     async def _put(self, lease: Lease) -> None:
         if lease == self.lease:
             return
-        value = stored.encode_lease(lease)
-        while True:
+        is_readable = False
+        while not is_readable:
+            write = self._around.formats.write
+            value = stored.encode_lease(lease, write)
             try:
                 self._version = await self._around.store.put(_key(lease), value, self._version)
             except Conflict as error:
                 await self._adopt(lease, error)
             else:
                 self.lease = lease
-                return
+                is_readable = write <= self._around.formats.write
 
     async def _adopt(self, lease: Lease, conflict: Conflict) -> None:
-        """A write of ours, whose answer was cancelled, is no other owner: the generation is the fence."""
+        """A write of ours, whose answer was cancelled, is no other owner: the generation is the fence. Nor is one who
+        has written the lease again in an older format.
+        """
         item = await self._around.store.get(_key(lease))
         found = stored.decode_lease(item.value) if item else None
         if item is None or found is None or (found.owner, found.generation) != (self.lease.owner, lease.generation):
@@ -159,7 +163,9 @@ class Leases:
                 return before
             start = starting.pin(mapping, self._stream, shards, self._around.clock.wall(), before)
             try:
-                await self._around.store.put(key, starting.encode(start), item.version if item else None)
+                await self._around.store.put(
+                    key, starting.encode(start, self._around.formats.write), item.version if item else None
+                )
             except Conflict:
                 continue
             self._start = start
@@ -191,7 +197,8 @@ class Leases:
                 return before
             lease = self._claimed(shard, before)
             try:
-                version = await self._around.store.put(key, stored.encode_lease(lease), item.version if item else None)
+                value = stored.encode_lease(lease, self._around.formats.write)
+                version = await self._around.store.put(key, value, item.version if item else None)
             except Conflict:
                 continue
             members.moved(self._uuid)
@@ -208,8 +215,9 @@ class Leases:
         if item is None or lease is None or lease.owner != self._around.members.owner:
             return
         released = replace(lease, owner="", released_at=self._around.clock.wall())
+        value = stored.encode_lease(released, self._around.formats.write)
         try:
-            await self._around.store.put(key, stored.encode_lease(released), item.version)
+            await self._around.store.put(key, value, item.version)
         except Conflict:
             return
         self._around.members.moved(self._uuid)
@@ -217,13 +225,15 @@ class Leases:
     async def forget(self, shard_id: str) -> None:
         """Remove the lease of a finished shard that the source has forgotten. Raises: Unavailable."""
         key = Key("lease", self._uuid, shard_id)
-        item = await self._around.store.get(key)
-        if item is not None and stored.decode_lease(item.value).is_finished:
-            await self._without_states(stored.decode_lease(item.value))
+        while (item := await self._around.store.get(key)) is not None:
+            lease = stored.decode_lease(item.value)
+            if not lease.is_finished:
+                return
+            await self._without_states(lease)
             try:
                 await self._around.store.delete(key, item.version)
             except Conflict:
-                return
+                continue
 
     async def _with_window(self, lease: Lease, version: int, before: Lease | None, term: int) -> ShardLease:
         """The state is read after the claim: from then on no earlier owner can put another in its place."""

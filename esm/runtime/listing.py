@@ -66,7 +66,7 @@ class Listing:
         """Write what is not written already: another worker may have listed meanwhile. Raises: Unavailable."""
         if listing == await self._read():
             return
-        for number, value in enumerate(listings.encode(listing)):
+        for number, value in enumerate(listings.encode(listing, self._around.formats.write)):
             await self._put(Key(KIND, self._uuid, f"{number:04d}"), value)
         self._around.members.moved(self._uuid)
 

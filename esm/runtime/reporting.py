@@ -38,7 +38,8 @@ class Reporter:
     async def write(self, views: list[MappingView]) -> None:
         """Write now; a failure is counted and the next round tries again."""
         try:
-            parts = stored.encode_status(self._around.worker, self._around.clock.wall(), views)
+            write = self._around.formats.write
+            parts = stored.encode_status(self._around.worker, self._around.clock.wall(), views, write)
             for number, value in enumerate(parts):
                 await self._put(number, value)
         except Unavailable as error:

@@ -18,12 +18,10 @@ from esm.model.clocks import Instant
 from esm.model.stored import Key
 from esm.ports import Clock, Store
 from esm.rules import shares
-from esm.runtime.surroundings import Signal
+from esm.runtime.surroundings import Formats, Signal
 from esm.telemetry import Telemetry
 
 T = TypeVar("T")
-
-PARTITION = ("share", "fleet")
 
 LOOK_EVERY_S = 1.0
 """How often a share that is not yet what it should be is looked at."""
@@ -40,6 +38,11 @@ class Share(Protocol):
 
 class Sharers(Protocol):
     """What shares have to know of the workers."""
+
+    @property
+    def formats(self) -> Formats:
+        """In which one to write."""
+        ...
 
     @property
     def owner(self) -> str:
@@ -145,7 +148,7 @@ class ShareKeeper:
 
     async def _settle(self, portion: Portion) -> None:
         fleet, term = self._fleet, self._fleet.term
-        key = Key(*PARTITION, portion.subject)
+        key = Key(*shares.PARTITION, portion.subject)
         item = await self._store.get(key)
         before = shares.decode(item.value) if item is not None else {}
         live = {fleet.owner, *[owner for owner in before if not fleet.may_be_free(owner)]}
@@ -155,18 +158,20 @@ class ShareKeeper:
         )  # fmt: skip
         if after != before:
             try:
-                await self._store.put(key, shares.encode(after), item.version if item is not None else None)
+                await self._store.put(
+                    key, shares.encode(after, fleet.formats.write), item.version if item is not None else None
+                )
             except Conflict:
                 return
         portion.learnt(after, term)
 
     async def _give_back(self, subject: str) -> None:
-        key = Key(*PARTITION, subject)
+        key = Key(*shares.PARTITION, subject)
         item = await self._store.get(key)
         grants = shares.decode(item.value) if item is not None else {}
         if item is not None and grants.pop(self._fleet.owner, None) is not None:
             try:
-                await self._store.put(key, shares.encode(grants), item.version)
+                await self._store.put(key, shares.encode(grants, self._fleet.formats.write), item.version)
             except Conflict:
                 return
         self._ended.discard(subject)

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -11,6 +11,7 @@ import anyio
 
 from esm.model.clocks import Instant, UnixTime
 from esm.ports import Blobs, Clock, Store
+from esm.rules import formats
 from esm.runtime.membership import Alone, Membership
 from esm.telemetry import Telemetry
 
@@ -157,6 +158,21 @@ class Signal:
             await self._event.wait()
 
 
+class Formats:
+    """The format in which this worker writes. It falls while a worker lives that reads only an older one."""
+
+    def __init__(self) -> None:
+        self.write = formats.newest()
+        self.changed = Signal()
+
+    def follow(self, announced: Iterable[int]) -> None:
+        """These are the newest formats that the live workers read, those that drain included."""
+        write = formats.written(announced)
+        if write != self.write:
+            self.write = write
+            self.changed.notify()
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """Everything outside a mapping that its loops use."""
@@ -173,6 +189,8 @@ class Surroundings:
     """Id of this worker."""
     sqs_wait_s: int = 20
     checkpoint_interval_s: float = 0.0
+    formats: Formats = field(default_factory=Formats)
+    """What every value is written in."""
     blobs: Blobs | None = None
     """Where a body lies that one item of the store cannot hold; None: it is cut into items."""
     members: Membership = field(default_factory=lambda: Alone("worker"))

@@ -1,10 +1,10 @@
 """States of tumbling windows in the store.
 
 Law: a state is written to items of its own before the lease that points to it, and removed after the lease has moved
-on, so that position and state change in the one write of the lease. An item is written once: its name holds the
-generation of the lease and a number that only grows. What a crash leaves behind is removed at the next claim. A state
-that one item cannot hold is a blob where there are blobs: its item is written before it and removed after it, so that
-nothing is in the bucket that the store does not know.
+on, so that position and state change in the one write of the lease. An item's content is written once: its name
+holds the generation of the lease and a number that only grows. What a crash leaves behind is removed at the next claim.
+A state that one item cannot hold is a blob where there are blobs: its item is written before it and removed after it,
+so that nothing is in the bucket that the store does not know.
 """
 
 from __future__ import annotations
@@ -94,11 +94,12 @@ class WindowStates:
 
     def _values(self, window: OpenWindow) -> tuple[list[bytes], Blob | None]:
         """The values of a new state's items, and the blob that holds it where they do not."""
+        write = self._around.formats.write
         if self._around.blobs is None or len(window.state) <= stored.STATE_PART_BYTES:
-            return stored.encode_state(window.state), None
+            return stored.encode_state(window.state, write), None
         name = f"{self._shard}!{self._generation:012d}!{self._number:012d}"
         blob = Blob.of(f"window/{self._mapping}/{name}", window.state)
-        return [stored.encode_state_blob(blob)], blob
+        return [stored.encode_state_blob(blob, write)], blob
 
     async def _in_blob(self, blob: Blob) -> bytes:
         if self._around.blobs is None:
@@ -117,21 +118,24 @@ class WindowStates:
         )
 
     async def _remove(self, key: Key, written: _Item) -> None:
-        """Items are written once: one that is not there, or is another's by now, needs no removal."""
+        """An item holds one state for ever, whoever has written it again in another format."""
         version = written.version
         if written.blob is not None:
             if self._around.blobs is None:
                 raise OperatorNeeded(f"The blob {written.blob.owner} stays where it is: name its bucket (ESM_BLOBS).")
             await self._around.blobs.delete(written.blob)
-        if version is None:
-            item = await self._around.store.get(key)
-            if item is None:
+        while True:
+            if version is None:
+                item = await self._around.store.get(key)
+                if item is None:
+                    return
+                version = item.version
+            try:
+                await self._around.store.delete(key, version)
+            except Conflict:
+                version = None
+            else:
                 return
-            version = item.version
-        try:
-            await self._around.store.delete(key, version)
-        except Conflict:
-            return
 
     def _keys(self, pointer: StoredState) -> list[Key]:
         name = f"{self._shard}!{pointer.generation:012d}!{pointer.number:012d}"

@@ -17,6 +17,7 @@ from esm.model.stored import Key
 from esm.model.view import MappingView, ShardView
 from esm.model.worker import Heartbeat, Known
 from esm.rules import heartbeats, starting, stored
+from esm.rules.kinds import OLDEST
 from esm.stores import open_store
 from tests import servers
 from tests.end_to_end.world import Queue, World, wait_for
@@ -55,7 +56,7 @@ class Others:
 
     def report(self, worker: str, *views: MappingView) -> None:
         """A status of now."""
-        (part,) = stored.encode_status(worker, UnixTime(time.time()), views)
+        (part,) = stored.encode_status(worker, UnixTime(time.time()), views, OLDEST)
         self.put({Key("status", worker, "0000"): part})
 
 
@@ -117,7 +118,7 @@ def test_a_mapping_is_not_forgotten_while_any_worker_beats_that_names_it(world: 
 
 
 def lease(mapping: str, owner: str, shard: str = "shard-1") -> bytes:
-    return stored.encode_lease(Lease(mapping, shard, f"{STREAM}|1", owner, 1, 1, (TrimHorizon(),)))
+    return stored.encode_lease(Lease(mapping, shard, f"{STREAM}|1", owner, 1, 1, (TrimHorizon(),)), OLDEST)
 
 
 def test_leases_name_their_workers_and_say_whether_they_live(world: World) -> None:
@@ -131,7 +132,7 @@ def test_leases_name_their_workers_and_say_whether_they_live(world: World) -> No
     items = {
         Key("lease", uuid, f"s{number}"): lease(uuid, owner, f"s{number}") for number, owner in enumerate(owners)
     }  # fmt: skip
-    start = starting.encode(starting.Start(f"{STREAM}|1", "TRIM_HORIZON"))
+    start = starting.encode(starting.Start(f"{STREAM}|1", "TRIM_HORIZON"), OLDEST)
     others.put({**items, Key("lease", uuid, starting.START_ITEM): start})
     found = json.loads(world.command("leases", "--json").stdout)
     assert [(one["owner"], one["owner_run"], one["owner_state"]) for one in found] == [

@@ -15,6 +15,7 @@ from esm.model.invocation import Abandoned, Answer, Ending, Misconfigured, Refus
 from esm.model.stored import Blob
 from esm.rules import async_stored, asynchronous
 from esm.rules.asynchronous import Later, Lost, Settled
+from esm.rules.kinds import OLDEST
 
 ARN = Arn.parse("arn:aws:lambda:us-east-1:111111111111:function:f")
 QUEUE = Arn.parse("arn:aws:sqs:us-east-1:111111111111:q")
@@ -165,7 +166,7 @@ def test_what_is_stored_is_what_is_read_however_large(one: AsyncEvent, ending: E
     if isinstance(ending, Answer):
         ending = replace(ending, payload=b"x" * size_bytes)
     one = tried(one, ending, AsyncRules(0, 60, QUEUE, QUEUE, QUEUE), 1030.0).event
-    value, parts = async_stored.encode(one, "name")
+    value, parts = async_stored.encode(one, "name", OLDEST)
     found = async_stored.decode(value)
     assert found.parts == len(parts)
     assert max(len(piece) for piece in (value, *parts)) <= 350 * 1024
@@ -176,15 +177,16 @@ def test_a_body_that_is_a_blob_leaves_a_value_that_names_it_and_a_marker_that_do
     one = event(payload=b"x" * 400_000)
     assert not async_stored.fits(one)
     blob = Blob.of("async/07/f/name", async_stored.body_of(one))
-    value, parts = async_stored.encode(one, "name", blob)
+    value, parts = async_stored.encode(one, "name", OLDEST, blob)
     found = async_stored.decode(value)
     assert (parts, found.blob, found.parts_name, found.is_apart, len(value) < 2000) == ([], blob, "name", True, True)
     assert async_stored.event_of(found, one.payload) == one
     marker = async_stored.encode_marker(blob)
     assert async_stored.decode_marker(marker) == blob
-    for other in (b"{}", marker.replace(b'"format":1', b'"format":2')):
-        with pytest.raises(OperatorNeeded, match="not written by this version"):
-            async_stored.decode_marker(other)
+    with pytest.raises(OperatorNeeded, match="marker of a blob is not readable"):
+        async_stored.decode_marker(b"{}")
+    with pytest.raises(StoreTooNew, match="marker of a blob has format 2"):
+        async_stored.decode_marker(marker.replace(b'"format":1', b'"format":2'))
 
 
 @given(st.floats(0, 1e10), st.floats(0, 1e10))
@@ -195,14 +197,17 @@ def test_items_sort_by_due_time(one: float, other: float) -> None:
 
 
 def test_an_event_of_a_newer_version_stops_with_a_clear_text_and_one_of_nobodys_too() -> None:
-    value, _ = async_stored.encode(event(), "name")
+    value, _ = async_stored.encode(event(), "name", OLDEST)
     with pytest.raises(StoreTooNew, match="format 2"):
         async_stored.decode(value.replace(b'"format":1', b'"format":2'))
     with pytest.raises(OperatorNeeded, match="not written by this program"):
         async_stored.decode(b"something else")
 
 
-def test_what_a_newer_version_adds_is_read_over() -> None:
-    value, _ = async_stored.encode(event(), "name")
+def test_what_a_newer_version_adds_is_kept() -> None:
+    value, _ = async_stored.encode(event(), "name", OLDEST)
     found = async_stored.decode(value.replace(b'"format":1', b'"format":1,"added":[1]'))
-    assert async_stored.event_of(found, found.body) == event()
+    kept = async_stored.event_of(found, found.body)
+    assert kept == replace(event(), extra={"added": [1]})
+    again, _ = async_stored.encode(replace(kept, tries=1), "name", OLDEST)
+    assert async_stored.decode(again).extra == {"added": [1]}

@@ -11,6 +11,7 @@ from esm.model.clocks import UnixTime
 from esm.model.control import Caller, Control, Pause, Rewind, Skip
 from esm.model.position import AtSequence, AtTimestamp, TrimHorizon
 from esm.rules import controls
+from esm.rules.kinds import OLDEST
 
 texts = st.text(max_size=8)
 instants = st.floats(0, 4e9).map(UnixTime)
@@ -29,7 +30,7 @@ wishes = st.builds(
 
 @given(wishes)
 def test_a_wish_is_read_as_it_was_written_with_what_newer_versions_add(control: Control) -> None:
-    assert controls.decode(controls.encode(control)) == control
+    assert controls.decode(controls.encode(control, OLDEST)) == control
 
 
 @pytest.mark.parametrize(
@@ -52,17 +53,21 @@ def test_what_is_not_ours_or_newer_is_refused(value: bytes, error: type[Exceptio
 
 def test_a_rewind_goes_to_a_place_and_not_behind_a_record() -> None:
     rewind = Rewind("i", 1, UnixTime(1), Caller("h", "u"), "s", TrimHorizon())
-    document = json.loads(controls.encode(Control("u", None, (rewind,), 1)))
+    document = json.loads(controls.encode(Control("u", None, (rewind,), 1), OLDEST))
     document["orders"][0]["to"] = {"after": "7", "arrived_at": 1.0}
     with pytest.raises(OperatorNeeded, match="no place to rewind to"):
         controls.decode(json.dumps(document).encode())
 
 
 def test_the_change_counter_grows_and_keeps_what_it_does_not_know() -> None:
-    first = controls.raised(None)
-    assert json.loads(controls.raised(first))["count"] == 2
-    assert json.loads(controls.raised(b'{"format":1,"count":7,"more":"x"}')) == {"format": 1, "count": 8, "more": "x"}
+    first = controls.raised(None, OLDEST)
+    assert json.loads(controls.raised(first, OLDEST))["count"] == 2
+    assert json.loads(controls.raised(b'{"format":1,"count":7,"more":"x"}', OLDEST)) == {
+        "format": 1,
+        "count": 8,
+        "more": "x",
+    }
     with pytest.raises(OperatorNeeded):
-        controls.raised(b'{"format":1}')
+        controls.raised(b'{"format":1}', OLDEST)
     with pytest.raises(StoreTooNew):
-        controls.raised(b'{"format":2,"count":1}')
+        controls.raised(b'{"format":2,"count":1}', OLDEST)

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esm.errors import OperatorNeeded, StoreTooNew
+from esm.rules.kinds import OLDEST
 from esm.rules.shares import decode, encode, fair, next_grants, usable
 
 NAMES = [f"w{n}" for n in range(6)]
@@ -68,7 +69,7 @@ def test_a_worker_that_leaves_keeps_what_it_uses_and_gives_the_rest() -> None:
 
 
 def test_grants_come_back_as_they_were_and_foreign_values_are_refused() -> None:
-    assert decode(encode({"w0": 3})) == {"w0": 3}
+    assert decode(encode({"w0": 3}, OLDEST)) == {"w0": 3}
     with pytest.raises(StoreTooNew):
         decode(b'{"format": 99}')
     with pytest.raises(OperatorNeeded):

@@ -15,6 +15,7 @@ from esm.model.position import AfterSequence, AtTimestamp, Position, TrimHorizon
 from esm.model.stored import VALUE_BYTES_MAX, Blob
 from esm.model.view import MappingView, ShardView
 from esm.model.window import StoredState
+from esm.rules.kinds import OLDEST
 from esm.rules.stored import (
     STATE_PART_BYTES,
     StatusPart,
@@ -83,7 +84,7 @@ def view(uuid: str, shards: int = 1) -> MappingView:
 
 @given(leases())
 def test_a_lease_comes_back_as_it_was_with_what_it_did_not_know(original: Lease) -> None:
-    assert decode_lease(encode_lease(original)) == original
+    assert decode_lease(encode_lease(original, OLDEST)) == original
 
 
 def test_a_lease_is_stored_in_this_shape() -> None:
@@ -92,7 +93,7 @@ def test_a_lease_is_stored_in_this_shape() -> None:
         (TrimHorizon(), AtTimestamp(UnixTime(5.5)), AfterSequence("49", UnixTime(7.25))), ("shard-0",), True,
         {"later": [1]},
     )  # fmt: skip
-    assert json.loads(encode_lease(stored)) == {
+    assert json.loads(encode_lease(stored, OLDEST)) == {
         "format": 1, "mapping": "uuid", "shard": "shard-1", "stream": "arn:x|1", "owner": "worker", "generation": 3,
         "factor": 3, "parents": ["shard-0"], "is_finished": True, "later": [1],
         "positions": [{"at": "trim_horizon"}, {"at": "timestamp", "t": 5.5}, {"after": "49", "arrived_at": 7.25}],
@@ -101,18 +102,18 @@ def test_a_lease_is_stored_in_this_shape() -> None:
 
 def test_an_open_window_is_stored_in_this_shape_and_a_lease_without_one_as_before() -> None:
     window = StoredState(60, 120, AfterSequence("49", UnixTime(7.25)), 3, 8, 2, 300_000, {"later": 1})
-    document = json.loads(encode_lease(replace(lease(), window=window)))
+    document = json.loads(encode_lease(replace(lease(), window=window), OLDEST))
     assert document["window"] == {
         "start": 60, "end": 120, "last": {"after": "49", "arrived_at": 7.25}, "generation": 3, "number": 8, "parts": 2,
         "size_bytes": 300_000, "later": 1,
     }  # fmt: skip
-    assert "window" not in json.loads(encode_lease(lease()))
+    assert "window" not in json.loads(encode_lease(lease(), OLDEST))
 
 
 @given(st.binary(max_size=300), st.integers(0, 3 * STATE_PART_BYTES // 256))
 def test_a_state_of_any_size_fits_its_parts_and_comes_back_whole(tail: bytes, blocks: int) -> None:
     state = bytes(256) * blocks + tail
-    values = encode_state(state)
+    values = encode_state(state, OLDEST)
     assert all(len(value) <= VALUE_BYTES_MAX for value in values)
     window = StoredState(0, 60, AfterSequence("1", UnixTime(1)), 1, 1, len(values), len(state))
     assert decode_state(values, window) == state
@@ -122,7 +123,7 @@ def test_a_state_of_any_size_fits_its_parts_and_comes_back_whole(tail: bytes, bl
 
 def test_a_state_that_is_not_the_one_pointed_to_is_an_operators_matter() -> None:
     window = StoredState(0, 60, AfterSequence("1", UnixTime(1)), 1, 1, 2, STATE_PART_BYTES + 1)
-    first, second = encode_state(bytes(STATE_PART_BYTES + 1))
+    first, second = encode_state(bytes(STATE_PART_BYTES + 1), OLDEST)
     for values in ([second, first], [first, b'{"format":1}'], [first, b"nonsense"]):
         with pytest.raises(OperatorNeeded, match="window state is not readable"):
             decode_state(values, window)
@@ -132,8 +133,8 @@ def test_a_state_that_is_not_the_one_pointed_to_is_an_operators_matter() -> None
 
 def test_a_part_of_a_state_says_whether_it_stands_for_a_blob() -> None:
     blob = Blob.of("window/u/s!1!1", b"state")
-    assert state_blob(encode_state_blob(blob)) == blob
-    assert state_blob(encode_state(b"{}")[0]) is None
+    assert state_blob(encode_state_blob(blob, OLDEST)) == blob
+    assert state_blob(encode_state(b"{}", OLDEST)[0]) is None
     with pytest.raises(OperatorNeeded, match="window state is not readable"):
         state_blob(b'{"format":1}')
     with pytest.raises(StoreTooNew, match="stored window state has format 2"):
@@ -142,16 +143,16 @@ def test_a_part_of_a_state_says_whether_it_stands_for_a_blob() -> None:
 
 def test_an_unknown_attribute_never_replaces_a_known_one() -> None:
     stored = Lease("uuid", "shard-1", "s", "worker", 3, 1, (TrimHorizon(),), extra={"owner": "thief", "format": 7})
-    assert decode_lease(encode_lease(stored)).owner == "worker"
+    assert decode_lease(encode_lease(stored, OLDEST)).owner == "worker"
 
 
 def test_a_newer_format_stops_with_what_to_do() -> None:
-    document = {**json.loads(encode_lease(lease())), "format": 2}
+    document = {**json.loads(encode_lease(lease(), OLDEST)), "format": 2}
     with pytest.raises(
         StoreTooNew, match="has format 2, and this version reads up to 1: a newer version has written it"
     ):
         decode_lease(json.dumps(document).encode())
-    status = {**json.loads(encode_status("w", UnixTime(1), [])[0]), "format": 2}
+    status = {**json.loads(encode_status("w", UnixTime(1), [], OLDEST)[0]), "format": 2}
     with pytest.raises(StoreTooNew, match="stored status has format 2"):
         decode_status(json.dumps(status).encode())
 
@@ -181,7 +182,7 @@ def test_a_newer_format_stops_with_what_to_do() -> None:
     ],
 )
 def test_a_lease_that_is_not_one_is_an_operators_matter(change: dict[str, object]) -> None:
-    document = {**json.loads(encode_lease(lease())), **change}
+    document = {**json.loads(encode_lease(lease(), OLDEST)), **change}
     with pytest.raises(OperatorNeeded, match="lease is not readable"):
         decode_lease(json.dumps(document).encode())
 
@@ -195,7 +196,7 @@ def test_bytes_that_are_not_ours_are_an_operators_matter(value: bytes) -> None:
 
 
 def test_a_worker_without_mappings_still_writes_that_it_is_there() -> None:
-    parts = [decode_status(part) for part in encode_status("worker", UnixTime(12.5), [])]
+    parts = [decode_status(part) for part in encode_status("worker", UnixTime(12.5), [], OLDEST)]
     assert parts == [StatusPart("worker", UnixTime(12.5), 0, 1, ())]
     assert merged_status(parts) == []
     assert merged_status([]) == []
@@ -205,13 +206,13 @@ def test_a_worker_without_mappings_still_writes_that_it_is_there() -> None:
 @given(st.lists(st.sampled_from([0, 1, 3, 500, 2000, 9000]), max_size=6))
 def test_status_of_any_size_fits_its_parts_and_comes_back_whole(sizes: list[int]) -> None:
     views = [view(f"mapping-{n}", shards) for n, shards in enumerate(sizes)]
-    parts = encode_status("worker", UnixTime(1e9 + 0.123), views)
+    parts = encode_status("worker", UnixTime(1e9 + 0.123), views, OLDEST)
     assert all(len(part) <= VALUE_BYTES_MAX for part in parts)
     assert merged_status([decode_status(part) for part in reversed(parts)]) == views
 
 
 def test_status_fills_its_parts() -> None:
-    parts = encode_status("worker", UnixTime(1), [view(f"mapping-{n}") for n in range(2000)])
+    parts = encode_status("worker", UnixTime(1), [view(f"mapping-{n}") for n in range(2000)], OLDEST)
     total = sum(len(part) for part in parts)
     assert len(parts) == -(-total // VALUE_BYTES_MAX)
 
@@ -225,7 +226,7 @@ def test_parts_left_over_from_an_earlier_write_are_not_read() -> None:
 
 
 def test_a_status_from_before_identities_were_shown_is_the_daemons() -> None:
-    (part,) = encode_status("worker", UnixTime(1.0), [replace(view("a"), identity="role x")])
+    (part,) = encode_status("worker", UnixTime(1.0), [replace(view("a"), identity="role x")], OLDEST)
     assert decode_status(part).views[0].identity == "role x"
     older = part.replace(b',"identity":"role x"', b"")
     assert older != part

@@ -155,7 +155,7 @@ class Worker:
         store = LineStore(world, self.line)
         base = world.around()
         identity = Identity(name, world.new_id(), 1, failover_s=FAILOVER_S)
-        self.fleet = Fleet(identity, world.clock, store, base.telemetry)
+        self.fleet = Fleet(identity, world.clock, store, base.telemetry, base.formats)
         self.around: Surroundings = replace(base, store=store, worker=name, members=self.fleet)
         self.streams = {mapping.uuid: LineStream(fleet.streams[mapping.uuid], self.line) for mapping in mappings}
         self.runners = {mapping.uuid: self._runner(fleet, mapping) for mapping in mappings}

@@ -279,7 +279,7 @@ class Worker:
         base = world.around()
         lock = HostLock(name, 1, 1, "boot") if play.has_locks else None
         identity = Identity(name, world.new_id(), 1, lock, failover_s=FAILOVER_S)
-        self.fleet = Fleet(identity, self.clock, self.store, base.telemetry, play.is_free)
+        self.fleet = Fleet(identity, self.clock, self.store, base.telemetry, base.formats, play.is_free)
         self.around: Surroundings = replace(
             base, clock=self.clock, store=self.store, worker=name, members=self.fleet,
             checkpoint_interval_s=play.checkpoint_interval_s,

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from esm.model.clocks import Instant, UnixTime
 from esm.model.view import MappingView
+from esm.rules.kinds import OLDEST
 from esm.rules.stored import decode_status, encode_status
 from esm.runtime.observation import Observation
 from esm.runtime.queue import QueueRunner
@@ -72,7 +73,7 @@ def test_a_report_of_an_earlier_version_is_read_as_a_closed_circuit() -> None:
     world = World(1)
     observation: Observation = world.observation(queue_mapping(), world.around())
     observation.circuit(is_open=True)
-    (part,) = encode_status("w", UnixTime(1), [observation.view()])
+    (part,) = encode_status("w", UnixTime(1), [observation.view()], OLDEST)
     assert decode_status(part).views[0].circuit_open
     document = json.loads(part)
     del document["views"][0]["circuit_open"]

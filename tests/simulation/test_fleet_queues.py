@@ -24,7 +24,7 @@ class Worker:
         base = world.around()
         store = LineStore(world, self.line)
         identity = Identity(name, world.new_id(), 1, failover_s=FAILOVER_S)
-        self.fleet = Fleet(identity, world.clock, store, base.telemetry)
+        self.fleet = Fleet(identity, world.clock, store, base.telemetry, base.formats)
         around = replace(base, store=store, worker=name, members=self.fleet)
         observation = world.observation(play.mapping, around)
         self.runner = QueueRunner(around, play.mapping, play.queue, LineTarget(play.target, self.line), observation)

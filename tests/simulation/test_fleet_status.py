@@ -22,6 +22,7 @@ from esm.model.stored import Key, Page
 from esm.model.view import MappingView, ShardView
 from esm.model.worker import Heartbeat, Known
 from esm.rules import controls, heartbeats, stored
+from esm.rules.kinds import OLDEST
 from esm.rules.sightings import Sightings
 from esm.stores.memory import MemoryStore
 from esm.telemetry import Telemetry
@@ -83,7 +84,7 @@ class Play:
             await anyio.sleep(2.5)
 
     async def report(self, worker: str, *views: MappingView) -> None:
-        (part,) = stored.encode_status(worker, self.clock.wall(), views)
+        (part,) = stored.encode_status(worker, self.clock.wall(), views, OLDEST)
         await self.put(Key("status", worker, "0000"), part)
 
     async def report_when_asked(self, worker: str, *views: MappingView) -> None:
@@ -113,7 +114,7 @@ def test_any_worker_answers_for_all_that_live() -> None:
     play = Play()
 
     async def main() -> None:
-        await play.put(CHANGES, controls.raised(None))
+        await play.put(CHANGES, controls.raised(None, OLDEST))
         for worker, more in (("a", {}), ("b", {"is_leaving": True}), ("c", {"is_released": True})):
             await play.beat(worker, "u", **more)
             await play.report(worker, view("u", f"s-{worker}"), view(f"of-{worker}"))
