@@ -1,7 +1,7 @@
 # What a newcomer types. Each target does all set-up by itself, once: the environment in .venv, servers in .servers.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench format servers promtool constraints clean
+.PHONY: help demo test check bench bench-fleet format servers promtool constraints clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,7 +20,7 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python
 	if $$name -c '$(SUITABLE)' 2>/dev/null; then echo $$name; break; fi; done)
 
 help: ## say what there is
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 demo: $(VENV)/.local ## the whole thing on an embedded local AWS, until Ctrl-C or ARGS='--seconds 60'
 	@$(BIN)/esm demo $(ARGS)
@@ -37,6 +37,9 @@ check: $(VENV)/.dev ## format, lint, types, and the rules of the house
 
 bench: $(VENV)/.dev ## how fast, beside the bare loop, in one run; by hand, not a test
 	AWS_ACCESS_KEY_ID=bench AWS_SECRET_ACCESS_KEY=bench $(BIN)/python -m tests.bench.queue
+
+bench-fleet: $(VENV)/.dev ## takeovers, balance and store calls of 1, 3 and 10 workers with 1,000 shards, in simulation
+	$(BIN)/python -m tests.bench.fleet
 
 format: $(VENV)/.dev ## write the code as the formatter wants it
 	$(BIN)/ruff format .

@@ -1,7 +1,7 @@
 """What workers cost and how they share 1,000 shards, in simulation: takeovers, balance, moves, calls of the store.
 
-The real loops run on a virtual clock, over streams that nobody writes to and that are read once in ten seconds; so calls
-of the store are those of the fleet alone. Run: `python -m tests.bench.fleet [shards] [workers ...]`.
+The real loops run on a virtual clock, over streams that nobody writes to and that are read once in ten seconds; so
+calls of the store are those of the fleet alone. Run: `python -m tests.bench.fleet [shards] [workers ...]`.
 """
 
 from __future__ import annotations

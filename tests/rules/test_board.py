@@ -67,7 +67,9 @@ def test_whoever_does_what_the_board_says_is_told_the_same_again(count: int, siz
     board = Board()
     board.follow(live)
     for uuid, size in sizes.items():
-        board.tell(uuid, {f"s{number}": chance.choice(["", *[f"{name}/r" for name in names]]) for number in range(size)})
+        board.tell(
+            uuid, {f"s{number}": chance.choice(["", *[f"{name}/r" for name in names]]) for number in range(size)}
+        )
     first = {(name, uuid): board.should_own(name, uuid) for name in names for uuid in sizes}
     for uuid in sizes:
         board.tell(uuid, {shard: f"{name}/r" for name in names for shard in first[name, uuid]})

@@ -183,7 +183,7 @@ def test_a_frozen_worker_stores_nothing_and_starts_nothing_after_its_trust_has_e
                 assert len(other.owned) == 4
                 term, stored = frozen.fleet.term, len(play.world.store.history)
                 frozen.process.thaw()
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
                 late = [call for call in play.calls if call.worker is frozen and call.started_at > since]
                 assert not late
                 assert len(play.world.store.history) == stored

@@ -37,7 +37,10 @@ class Fleets:
 
     def make(self, name: str, run: str = "r", **more: object) -> Fleet:
         identity = Identity(name, run, 1, failover_s=FAILOVER_S, **more)  # type: ignore[arg-type]
-        return Fleet(identity, self.world.clock, self.store, self.world.telemetry, lambda lock: self.is_free(lock))
+        return Fleet(identity, self.world.clock, self.store, self.world.telemetry, self._is_free)
+
+    def _is_free(self, lock: HostLock) -> bool:
+        return self.is_free(lock)
 
     @asynccontextmanager
     async def running(self, *fleets: Fleet) -> AsyncIterator[list[anyio.CancelScope]]:
@@ -114,7 +117,7 @@ def test_trust_ends_before_anybody_may_take_over_and_a_new_term_begins_when_it_c
                 return await put(key, value, version)
 
             fleets.store.put = away  # type: ignore[method-assign]
-            while a.holds(0, fleets.world.clock.now()):  # noqa: ASYNC110 - virtual
+            while a.holds(0, fleets.world.clock.now()):
                 assert not await b.is_gone("a/r")
                 await anyio.sleep(0.1)
             assert not await b.is_gone("a/r")
