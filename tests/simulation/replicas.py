@@ -514,7 +514,8 @@ class FleetPlay:
     def told(self) -> str:
         """How each worker sees the shards: for whoever reads a failure."""
         return "\n".join(
-            f"{worker.fleet.owner} live {[one.owner for one in worker.fleet.live]} term {worker.fleet.term} {uuid}: runs"
+            f"{worker.fleet.owner} live {[one.owner for one in worker.fleet.live]} term {worker.fleet.term} {uuid}:"
+            " runs"
             f" {sorted(runner._running)} begun {sorted(runner._starting)} leases {runner._owners} ready"
             f" {sorted(runner._ready())} should {sorted(worker.fleet.mine(uuid))}"
             for worker in self.workers

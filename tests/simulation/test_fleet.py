@@ -6,6 +6,7 @@ from functools import partial
 from random import Random
 
 import anyio
+import anyio.lowlevel
 
 from esm.model.arn import Arn
 from esm.model.clocks import Instant
@@ -183,7 +184,7 @@ def test_a_frozen_worker_stores_nothing_and_starts_nothing_after_its_trust_has_e
                 assert len(other.owned) == 4
                 term, stored = frozen.fleet.term, len(play.world.store.history)
                 frozen.process.thaw()
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
                 late = [call for call in play.calls if call.worker is frozen and call.started_at > since]
                 assert not late
                 assert len(play.world.store.history) == stored
