@@ -2,10 +2,12 @@
 
 Laws: the grants stand together in one item, and a write that would make their sum exceed the limit is never proposed,
 so that the bound holds at every moment; a worker gives back before another takes: it lowers its own grant only to what
-it does not use, and raises it only into what is free. Grants of the dead are free. Source: design section 6.
+it does not use, and raises it only into what is free. Grants of the dead are free. Where there are fewer places than
+workers, they go round: whoever has waited for one lets the next turn begin. Source: design section 6.
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -13,18 +15,31 @@ from esm.rules.assignment import weight
 from esm.rules.kinds import Kind, Shape
 
 
-def fair(limit: int, workers: Collection[str], subject: str) -> dict[str, int]:
-    """The limit in equal parts; what is left over goes by rendezvous hashing, so not always to the same."""
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """The item of one subject."""
+
+    by_worker: Mapping[str, int] = field(default_factory=dict)
+    turn: int = 0
+    """Moves what is left over to the next workers."""
+
+
+def fair(limit: int, workers: Collection[str], subject: str, turn: int = 0) -> dict[str, int]:
+    """The limit in equal parts; what is left over goes by rendezvous hashing, so not always to the same, and round by
+    `turn`: within as many turns as there are workers everybody has had some of it.
+    """
     if not workers:
         return {}
     part, left = divmod(limit, len(workers))
-    favoured = sorted(workers, key=lambda worker: weight(worker, (subject, "")), reverse=True)[:left]
+    order = sorted(workers, key=lambda worker: weight(worker, (subject, "")), reverse=True)
+    first = turn * left % len(order)
+    favoured = set([*order, *order][first : first + left])
     return {worker: part + (worker in favoured) for worker in sorted(workers)}
 
 
 def next_grants(
     grants: Mapping[str, int], live: Collection[str], sharers: Collection[str], limit: int, worker: str, in_use: int,
-    subject: str,
+    subject: str, turn: int = 0,
 ) -> dict[str, int]:  # fmt: skip
     """The item as `worker` should write it now, itself live; equal to `grants` where nothing is to be done.
 
@@ -34,16 +49,16 @@ def next_grants(
     """
     kept = {one: grant for one, grant in grants.items() if one in live and grant > 0}
     mine = kept.get(worker, 0)
-    target = fair(limit, sharers, subject).get(worker, 0)
+    target = fair(limit, sharers, subject, turn).get(worker, 0)
     others = sum(grant for one, grant in kept.items() if one != worker)
     granted = max(target, min(in_use, mine)) if mine > target else min(target, max(mine, limit - others))
     kept[worker] = granted
     return {one: grant for one, grant in kept.items() if grant > 0}
 
 
-def usable(grants: Mapping[str, int], sharers: Collection[str], limit: int, worker: str, subject: str) -> int:
+def usable(grants: Grants, sharers: Collection[str], limit: int, worker: str, subject: str) -> int:
     """How much of its stored grant a worker may still take: when it has to shrink, it starts nothing above its part."""
-    return min(grants.get(worker, 0), fair(limit, sharers, subject).get(worker, 0))
+    return min(grants.by_worker.get(worker, 0), fair(limit, sharers, subject, grants.turn).get(worker, 0))
 
 
 PARTITION = ("share", "fleet")
@@ -53,24 +68,26 @@ PARTITION = ("share", "fleet")
 class _Document(msgspec.Struct):
     format: int
     grants: dict[str, int]
+    turn: int = 0
 
 
-def encode(grants: Mapping[str, int], write: int) -> bytes:
+def encode(grants: Grants, write: int) -> bytes:
     """The item as the store keeps it, in a format that readers of `write` know."""
     return SHARE.encode(grants, write)
 
 
-def decode(value: bytes) -> dict[str, int]:
+def decode(value: bytes) -> Grants:
     """The grants in an item. Raises: StoreTooNew; OperatorNeeded where the value is none of ours."""
-    return dict(SHARE.decode(value))
+    return SHARE.decode(value)
 
 
-def _value(grants: Mapping[str, int]) -> bytes:
-    return msgspec.json.encode(_Document(1, dict(grants)))
+def _value(grants: Grants) -> bytes:
+    return msgspec.json.encode(_Document(1, dict(grants.by_worker), grants.turn))
 
 
-def _grants_of(value: bytes) -> Mapping[str, int]:
-    return msgspec.json.decode(value, type=_Document).grants
+def _grants_of(value: bytes) -> Grants:
+    document = msgspec.json.decode(value, type=_Document)
+    return Grants(document.grants, document.turn)
 
 
 SHARE = Kind("share", {1: Shape(_value, _grants_of)})

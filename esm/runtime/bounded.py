@@ -39,7 +39,8 @@ class Bounded:
 
     async def wait_free(self) -> None:
         """Return once this worker has a place and the target is free."""
-        while not self._has_place:  # noqa: ASYNC110 - others give places back through the store
+        while not self._has_place:
+            self._share.starved()
             await anyio.sleep(LOOK_EVERY_S)
         await self._target.wait_free()
 
@@ -51,6 +52,7 @@ class Bounded:
         while not self._has_place:
             if Instant(anyio.current_time()) >= until:
                 return Throttled(invocation.request_id)
+            self._share.starved()
             await anyio.sleep(LOOK_EVERY_S)
         self._in_flight += 1
         try:

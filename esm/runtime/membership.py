@@ -221,3 +221,6 @@ class _Whole:
     def usable(self) -> int:
         """All."""
         return self._limit()
+
+    def starved(self) -> None:
+        """Nobody else has what is missing."""

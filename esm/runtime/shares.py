@@ -18,6 +18,7 @@ from esm.model.clocks import Instant
 from esm.model.stored import Key
 from esm.ports import Clock, Store
 from esm.rules import shares
+from esm.rules.shares import Grants
 from esm.runtime.surroundings import Formats, Signal
 from esm.telemetry import Telemetry
 
@@ -27,12 +28,20 @@ LOOK_EVERY_S = 1.0
 """How often a share that is not yet what it should be is looked at."""
 
 
+TURN_S = 5.0
+"""How long a worker waits for a place, where there are fewer of them than workers, before it is the next one's turn."""
+
+
 class Share(Protocol):
     """What one worker may use of a bound."""
 
     @property
     def usable(self) -> int:
         """How much it may use now, all in all; it may be less than what it uses already."""
+        ...
+
+    def starved(self) -> None:
+        """Something waits for a place, and there is none for this worker: say so for as long as it waits."""
         ...
 
 
@@ -66,6 +75,14 @@ class Sharers(Protocol):
         """Owner names of the live workers that have a claim to a part."""
         ...
 
+    def moved(self, uuid: str) -> None:
+        """See `Membership`."""
+        ...
+
+    def epoch(self, uuid: str) -> object:
+        """See `Membership`."""
+        ...
+
 
 class Portion:
     """The share of one worker among several."""
@@ -78,8 +95,10 @@ class Portion:
         self.subject = subject
         self.limit = limit
         self.in_use = in_use
-        self._grants: dict[str, int] = {}
+        self._grants = Grants()
         self._term = -1
+        self._epoch: object = None
+        self._starved_since: Instant | None = None
 
     @property
     def usable(self) -> int:
@@ -93,12 +112,29 @@ class Portion:
     def is_settled(self) -> bool:
         """Whether the stored grant is the fair part."""
         fleet = self._fleet
-        part = shares.fair(self.limit(), fleet.sharers(self.subject), self.subject).get(fleet.owner, 0)
-        return self._term == fleet.term and self._grants.get(fleet.owner, 0) == part
+        part = shares.fair(self.limit(), fleet.sharers(self.subject), self.subject, self._grants.turn)
+        is_fair = self._grants.by_worker.get(fleet.owner, 0) == part.get(fleet.owner, 0)
+        is_known = (self._term, self._epoch) == (fleet.term, fleet.epoch(self.subject))
+        return is_fair and is_known and self._starved_since is None
 
-    def learnt(self, grants: dict[str, int], term: int) -> None:
-        """These grants are stored; `term` was this worker's before they were read."""
-        self._grants, self._term = grants, term
+    def starved(self) -> None:
+        """See `Share`."""
+        if self._starved_since is None and not self.usable:
+            self._starved_since = self._clock.now()
+
+    def next_turn(self, turn: int) -> int:
+        """The turn to write: the next one where there are too few places and this worker has waited long enough."""
+        has_waited = self._starved_since is not None and self._clock.now() - self._starved_since >= TURN_S
+        if not has_waited or self.limit() >= len(self._fleet.sharers(self.subject)):
+            return turn
+        self._starved_since = None
+        return turn + 1
+
+    def learnt(self, grants: Grants, term: int, epoch: object) -> None:
+        """These grants are stored; `term` and `epoch` were this worker's and the others' before they were read."""
+        self._grants, self._term, self._epoch = grants, term, epoch
+        if self.usable:
+            self._starved_since = None
 
 
 class ShareKeeper:
@@ -125,7 +161,8 @@ class ShareKeeper:
             yield portion
         finally:
             self._portions.discard(portion)
-            self._ended.add(subject)
+            if all(one.subject != subject for one in self._portions):
+                self._ended.add(subject)
             self.changed.notify()
 
     async def run(self) -> None:
@@ -147,14 +184,18 @@ class ShareKeeper:
             self._telemetry.store_failed("share", str(error))
 
     async def _settle(self, portion: Portion) -> None:
-        fleet, term = self._fleet, self._fleet.term
+        fleet, term, epoch = self._fleet, self._fleet.term, self._fleet.epoch(portion.subject)
         key = Key(*shares.PARTITION, portion.subject)
         item = await self._store.get(key)
-        before = shares.decode(item.value) if item is not None else {}
-        live = {fleet.owner, *[owner for owner in before if not fleet.may_be_free(owner)]}
-        after = shares.next_grants(
-            before, live, fleet.sharers(portion.subject), portion.limit(), fleet.owner, portion.in_use(),
-            portion.subject,
+        before = shares.decode(item.value) if item is not None else Grants()
+        turn = portion.next_turn(before.turn)
+        live = {fleet.owner, *[owner for owner in before.by_worker if not fleet.may_be_free(owner)]}
+        after = Grants(
+            shares.next_grants(
+                before.by_worker, live, fleet.sharers(portion.subject), portion.limit(), fleet.owner,
+                portion.in_use(), portion.subject, turn,
+            ),
+            turn,
         )  # fmt: skip
         if after != before:
             try:
@@ -163,15 +204,19 @@ class ShareKeeper:
                 )
             except Conflict:
                 return
-        portion.learnt(after, term)
+        portion.learnt(after, term, epoch)
+        if turn != before.turn:
+            fleet.moved(portion.subject)
 
     async def _give_back(self, subject: str) -> None:
         key = Key(*shares.PARTITION, subject)
         item = await self._store.get(key)
-        grants = shares.decode(item.value) if item is not None else {}
-        if item is not None and grants.pop(self._fleet.owner, None) is not None:
+        before = shares.decode(item.value) if item is not None else Grants()
+        if item is not None and self._fleet.owner in before.by_worker:
+            rest = {owner: grant for owner, grant in before.by_worker.items() if owner != self._fleet.owner}
+            after = Grants(rest, before.turn)
             try:
-                await self._store.put(key, shares.encode(grants, self._fleet.formats.write), item.version)
+                await self._store.put(key, shares.encode(after, self._fleet.formats.write), item.version)
             except Conflict:
                 return
         self._ended.discard(subject)

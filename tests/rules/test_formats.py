@@ -48,7 +48,7 @@ STORED: list[tuple[Key, Kind[Any], Any]] = [
         listings.ListingPart("w", "s", 5.0, 0, 1, 1, (("shard", ("parent",), True),)),
     ),
     (Key("lease", "async", "owners"), buckets.OWNERS, buckets.NOBODY),
-    (Key("share", "fleet", "u"), shares.SHARE, {"w": 3}),
+    (Key("share", "fleet", "u"), shares.SHARE, shares.Grants({"w": 3}, 1)),
     (Key("async", "07/f", "1-r"), async_stored.EVENT, async_stored.decode(async_stored.encode(EVENT, "n", OLDEST)[0])),
 ]
 """One of everything, where it stands."""

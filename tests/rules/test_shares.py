@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from esm.errors import OperatorNeeded, StoreTooNew
 from esm.rules.kinds import OLDEST
-from esm.rules.shares import decode, encode, fair, next_grants, usable
+from esm.rules.shares import Grants, decode, encode, fair, next_grants, usable
 
 NAMES = [f"w{n}" for n in range(6)]
 LIVE = st.sets(st.sampled_from(NAMES), min_size=1)
@@ -59,7 +59,7 @@ def test_what_is_in_use_is_not_given_away(limit, live, in_use) -> None:
     grants = {worker: limit}
     after = next_grants(grants, live, live, limit, worker, in_use, "m")
     assert after.get(worker, 0) >= min(in_use, limit)
-    assert usable(after, live, limit, worker, "m") <= fair(limit, live, "m")[worker]
+    assert usable(Grants(after), live, limit, worker, "m") <= fair(limit, live, "m")[worker]
 
 
 def test_a_worker_that_leaves_keeps_what_it_uses_and_gives_the_rest() -> None:
@@ -69,8 +69,15 @@ def test_a_worker_that_leaves_keeps_what_it_uses_and_gives_the_rest() -> None:
 
 
 def test_grants_come_back_as_they_were_and_foreign_values_are_refused() -> None:
-    assert decode(encode({"w0": 3}, OLDEST)) == {"w0": 3}
+    assert decode(encode(Grants({"w0": 3}, 2), OLDEST)) == Grants({"w0": 3}, 2)
     with pytest.raises(StoreTooNew):
         decode(b'{"format": 99}')
     with pytest.raises(OperatorNeeded):
         decode(b'{"format": 1, "grants": 3}')
+
+
+@given(st.integers(1, 5), LIVE)
+def test_what_is_left_over_goes_round_so_that_everybody_has_had_some(limit, live) -> None:
+    had = [fair(limit, live, "m", turn) for turn in range(len(live))]
+    assert all(sum(parts.values()) == limit for parts in had)
+    assert all(any(parts[worker] for parts in had) for worker in live)

@@ -6,6 +6,7 @@ from functools import partial
 from random import Random
 
 import anyio
+import anyio.lowlevel
 
 from esm.model.arn import Arn
 from esm.model.clocks import Instant

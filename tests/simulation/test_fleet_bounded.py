@@ -1,0 +1,66 @@
+"""A hosted function's reserved concurrency holds over all workers, and each of them has its turn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import anyio
+import pytest
+
+from esm.model.invocation import Answer, Ending, Invocation, Throttled
+from esm.runtime.bounded import Bounded
+from esm.runtime.fleet import Fleet, Identity
+from esm.runtime.surroundings import Formats
+from tests.simulation.test_queues import simulate
+from tests.simulation.world import FUNCTION, FakeTarget, World
+
+
+class Counting(FakeTarget):
+    """A function that takes a second; how many of all workers run at once is the world's to count."""
+
+    def __init__(self, world: World, running: list[int]) -> None:
+        super().__init__(world)
+        self._running = running
+
+    async def invoke(self, invocation: Invocation) -> Ending:
+        self._running[0] += 1
+        self._running[1] = max(self._running)
+        await anyio.sleep(1)
+        self._running[0] -= 1
+        return Answer(invocation.request_id, b"")
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+def test_the_bound_holds_over_three_workers_and_each_gets_on(limit: int) -> None:
+    world = World(1, faults=False)
+    running = [0, 0]
+    done = [0, 0, 0]
+
+    async def call(bounded: Bounded, number: int) -> None:
+        while True:
+            await bounded.wait_free()
+            ending = await bounded.invoke(Invocation("r", FUNCTION, b"{}"))
+            done[number] += not isinstance(ending, Throttled)
+
+    async def main() -> None:
+        made: list[Bounded] = []
+        async with anyio.create_task_group() as tasks:
+            for number in range(3):
+                base = world.around()
+                identity = Identity(f"w{number}", f"r{number}", 1)
+                fleet = Fleet(identity, world.clock, world.store, base.telemetry, Formats())
+                around = replace(base, members=fleet)
+                tasks.start_soon(fleet.run)
+                bounded = Bounded(around.members, "function:f", limit, Counting(world, running))
+                made.append(bounded)
+                for _ in range(4):
+                    tasks.start_soon(call, bounded, number)
+            await anyio.sleep(120)
+            tasks.cancel_scope.cancel()
+        for bounded in made:
+            await bounded.aclose()
+
+    simulate(main)
+    assert running[1] <= limit
+    assert min(done) >= 10
+    assert sum(done) >= 120 * limit * 0.4
