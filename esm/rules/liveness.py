@@ -14,6 +14,9 @@ from esm.model.worker import Heartbeat, owner_name
 GAPS = 4
 """Two looks further apart than this part of the failover time were not watching."""
 
+DOUBT_AFTER = 0.4
+"""A heartbeat should have changed in this part of the failover time; one that was never seen to may be left over."""
+
 FORGET_AFTER_S = 3600.0
 """How long a heartbeat that does not change is kept in the store, and an owner in memory."""
 
@@ -29,6 +32,8 @@ class Liveness:
         """On the clock of `_watched_s`: when an owner was last seen to change, or first mentioned."""
         self._seen_at: dict[str, Instant] = {}
         self._beats: dict[str, int] = {}
+        self._changed: set[str] = set()
+        """Owners whose heartbeat was seen to change."""
         self._gone: dict[str, float] = {}
         """Since when, on the same clock."""
         self._heartbeats: dict[str, Heartbeat] = {}
@@ -53,6 +58,8 @@ class Liveness:
         """One heartbeat, which was read at `now` at the latest; an older one than is known changes nothing."""
         owner = heartbeat.owner
         self._heartbeats[heartbeat.worker] = heartbeat
+        if owner in self._beats and heartbeat.beat > self._beats[owner]:
+            self._changed.add(owner)
         if heartbeat.beat > self._beats.get(owner, -1):
             self._beats[owner] = heartbeat.beat
             self._since[owner] = self._watched_until(now)
@@ -71,6 +78,15 @@ class Liveness:
         if owner in self._gone:
             return True
         return self._watched_s - self._since.setdefault(owner, self._watched_s) >= self._failover_s
+
+    def is_doubtful(self, owner: str) -> bool:
+        """Whether nobody should count on an owner, though it is not to be taken for gone yet.
+
+        Who has just begun to watch finds heartbeats of the long dead, and would leave them a part of the work.
+        """
+        if owner in self._changed:
+            return False
+        return self._watched_s - self._since.get(owner, self._watched_s) >= DOUBT_AFTER * self._failover_s
 
     def is_silent(self, owner: str) -> bool:
         """Whether only silence says that an owner is gone: to be confirmed by a consistent read."""
@@ -106,3 +122,4 @@ class Liveness:
     def _forget(self, owner: str) -> None:
         for known in (self._since, self._seen_at, self._beats, self._gone):
             known.pop(owner, None)
+        self._changed.discard(owner)

@@ -312,6 +312,11 @@ class Fleet:
     def _peers(self, uuid: str) -> list[Heartbeat]:
         return [one for one in self.live if uuid in one.mappings and not one.is_leaving]
 
+    @property
+    def _candidates(self) -> list[Heartbeat]:
+        """Those who are to have a part of the shards."""
+        return [one for one in self.live if one.owner == self.owner or not self._liveness.is_doubtful(one.owner)]
+
     def _note(self, facts: set[str], uuid: str, *, holds: bool) -> None:
         if (uuid in facts) != holds:
             (facts.add if holds else facts.discard)(uuid)
@@ -321,7 +326,7 @@ class Fleet:
     def _renew(self) -> None:
         """Something that this worker says of itself has changed: others hear it soon, its own loops at once."""
         self._tell()
-        self._board.follow(self.live)
+        self._board.follow(self._candidates)
         self._notify()
 
     def _tell(self) -> None:
@@ -430,14 +435,17 @@ class Fleet:
         self._live = None
         self._formats.follow([one.format for one in self.live])
         has_new_leases = await self._look_at_foreign()
-        seen: object = (tuple([_without_beat(one) for one in self.live]), self._liveness.gone, self.changes)
+        candidates = tuple([one.owner for one in self._candidates])
+        seen: object = (
+            tuple([_without_beat(one) for one in self.live]), candidates, self._liveness.gone, self.changes
+        )  # fmt: skip
         if self.beaten_at is not None and not self._has_joined.is_set():
             self._has_joined.set()
             self._joined_at = self._clock.now()
             seen = (seen, "joined")
         if seen != self._seen or has_new_leases:
             self._seen = seen
-            self._board.follow(self.live)
+            self._board.follow(self._candidates)
             self._telemetry.workers([one.worker for one in self.live if not one.is_leaving])
             self._notify()
         await self._tidy(items)

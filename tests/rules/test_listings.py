@@ -10,6 +10,7 @@ from esm.errors import OperatorNeeded, StoreTooNew
 from esm.model.position import Shard
 from esm.model.stored import VALUE_BYTES_MAX
 from esm.rules import listings
+from esm.rules.kinds import OLDEST
 from esm.rules.listings import PART_SHARDS, SharedListing
 
 SHARDS = st.lists(st.builds(Shard, st.text(max_size=5), st.tuples(st.text(max_size=5)), st.booleans()), max_size=9)
@@ -24,22 +25,22 @@ def many(count: int, author: str = "a/r") -> SharedListing:
 @given(SHARDS)
 def test_a_listing_comes_back_as_it_was(shards: list[Shard]) -> None:
     listing = SharedListing("a/r", "stream@1", 86_400.0, tuple(shards))
-    assert listings.decode(listings.encode(listing)) == listing
+    assert listings.decode(listings.encode(listing, OLDEST)) == listing
 
 
 def test_a_large_listing_has_parts_that_a_store_takes_and_more_of_them_do_not_disturb() -> None:
     listing = many(2 * PART_SHARDS + 1)
-    parts = listings.encode(listing)
+    parts = listings.encode(listing, OLDEST)
     assert len(parts) == 3
     assert max(len(part) for part in parts) < VALUE_BYTES_MAX
     assert listings.decode(parts) == listing
-    shorter = listings.encode(many(1))
+    shorter = listings.encode(many(1), OLDEST)
     assert listings.decode([*shorter, *parts[1:]]) == many(1)
 
 
 def test_parts_that_are_missing_or_of_two_listings_make_none() -> None:
-    parts = listings.encode(many(PART_SHARDS + 1))
-    others = listings.encode(many(PART_SHARDS + 2, "b/r"))
+    parts = listings.encode(many(PART_SHARDS + 1), OLDEST)
+    others = listings.encode(many(PART_SHARDS + 2, "b/r"), OLDEST)
     assert listings.decode([]) is None
     assert listings.decode(parts[:1]) is None
     assert listings.decode([parts[0], others[1]]) is None

@@ -43,6 +43,17 @@ def test_a_watcher_that_did_not_look_declares_nobody_dead() -> None:
     assert not liveness.is_gone("w/r")
 
 
+def test_a_heartbeat_that_was_left_over_is_doubted_before_its_owner_counts_as_gone() -> None:
+    liveness = Liveness(FAILOVER_S, at(0))
+    lives = Heartbeat("v", "r", 1, 1)
+    for second in range(1, 6):
+        liveness.looked([BEAT, replace(lives, beat=1 + second // 3)], at(second))
+    assert liveness.is_doubtful("w/r")
+    assert not liveness.is_gone("w/r")
+    assert not liveness.is_doubtful("v/r")
+    assert not liveness.is_doubtful("x/y")
+
+
 def test_an_owner_that_was_never_seen_is_watched_from_its_first_mention() -> None:
     liveness = Liveness(FAILOVER_S, at(0))
     watch(liveness, [], 1, 30)

@@ -78,6 +78,22 @@ def test_what_a_killed_worker_had_is_taken_over_after_the_failover_time() -> Non
     simulate(main)
 
 
+def test_a_worker_that_joins_leaves_nothing_to_one_that_has_died_long_ago() -> None:
+    async def main() -> None:
+        play = FleetPlay(1, [mapping(1)], faults=False, shards=9)
+        async with anyio.create_task_group() as play.tasks:
+            play.join(), play.join()
+            await anyio.sleep(12)
+            play.kill(play.workers[1])
+            await anyio.sleep(30)
+            play.join()
+            await anyio.sleep(5)
+            assert sorted(len(worker.owned) for worker in play.workers) == [4, 5], play.told()
+            await play.end()
+
+    simulate(main)
+
+
 def test_on_one_host_the_death_of_a_worker_is_seen_at_once() -> None:
     async def main() -> None:
         play = FleetPlay(1, [mapping(1)], faults=False, shards=4, has_locks=True)

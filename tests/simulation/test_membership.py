@@ -17,10 +17,11 @@ from esm.model.position import TrimHorizon
 from esm.model.stored import Key
 from esm.model.worker import Heartbeat, HostLock
 from esm.rules import heartbeats, stored
+from esm.rules.kinds import OLDEST
 from esm.rules.liveness import FORGET_AFTER_S
 from esm.runtime.fleet import NEVER, Fleet, Identity
 from esm.runtime.membership import Alone
-from esm.runtime.surroundings import Signal
+from esm.runtime.surroundings import Formats, Signal
 from tests.simulation.freezing import simulate
 from tests.simulation.world import World
 
@@ -37,7 +38,7 @@ class Fleets:
 
     def make(self, name: str, run: str = "r", **more: object) -> Fleet:
         identity = Identity(name, run, 1, failover_s=FAILOVER_S, **more)  # type: ignore[arg-type]
-        return Fleet(identity, self.world.clock, self.store, self.world.telemetry, self._is_free)
+        return Fleet(identity, self.world.clock, self.store, self.world.telemetry, Formats(), self._is_free)
 
     def _is_free(self, lock: HostLock) -> bool:
         return self.is_free(lock)
@@ -67,7 +68,7 @@ def names(fleet: Fleet) -> list[str]:
 
 
 def lease(shard: str, owner: str) -> bytes:
-    return stored.encode_lease(Lease("u", shard, "stream@1", owner, 1, 1, (TrimHorizon(),)))
+    return stored.encode_lease(Lease("u", shard, "stream@1", owner, 1, 1, (TrimHorizon(),)), OLDEST)
 
 
 def test_workers_see_each_other_and_hear_of_what_moves_within_two_seconds() -> None:
