@@ -12,7 +12,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from esm import config
-from esm.aws import clients
+from esm.aws import clients, lease_table
 from esm.config.members import BEHIND_URL, HOSTED, IN_LAMBDA
 from esm.crew.telling import CrewTelemetry
 from esm.destinations import s3 as to_s3
@@ -43,7 +43,13 @@ IAM: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("the state in DynamoDB", table.IAM_ACTIONS),
     ("making its table at the first start", table.IAM_ACTIONS_TO_CREATE),
     ("`ESM_BLOBS`", bucket.IAM_ACTIONS),
+    ("a lease table of the Kinesis Client Library; an import needs the first two", lease_table.IAM_ACTIONS),
 )
+
+
+TOUR = ("## Five-minute tour", "## Configuration")
+OPERATING = ("### Operating mappings", "### Replicas")
+KCL = ("## Coming from the Kinesis Client Library", "## Security")
 
 
 def iam_table() -> str:
@@ -174,21 +180,32 @@ def test_every_heading_that_is_linked_exists() -> None:
 
 
 def test_every_command_that_is_named_in_passing_exists() -> None:
-    named = re.findall(r"`esm ([a-z]+)([^`]*)`", README)
+    named = re.findall(r"`esm ([a-z]+(?:-[a-z]+)*)([^`]*)`", README)
     assert named
     helps: dict[str, str] = {}
     for command, rest in named:
         if command not in helps:
-            done = subprocess.run(
-                [sys.executable, "-m", "esm", command, "--help"], capture_output=True, text=True, check=True
-            )
-            helps[command] = done.stdout
-        for option in re.findall(r"(?<!\S)-{1,2}[a-z]+", rest):
+            helps[command] = esm(command, "--help")
+        for option in re.findall(r"(?<!\S)-{1,2}[a-z]+(?:-[a-z]+)*", rest):
             assert option in helps[command], (command, option)
 
 
+def test_every_command_of_the_program_is_named() -> None:
+    commands = re.findall(r"^    ([a-z-]+)(?: |$)", esm("--help"), re.MULTILINE)
+    assert {"run", "rewind", "import-kcl"} <= set(commands)
+    for command in commands:
+        assert re.search(rf"\besm {command}\b(?!-)", README), command
+
+
+def esm(*arguments: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "esm", *arguments], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
 def test_what_else_is_typed_is_a_make_target_or_needs_what_it_says_or_works_as_written(tmp_path: Path) -> None:
-    rest = README.replace(between("## Five-minute tour", "## Configuration"), "")
+    rest = README
+    for section in (TOUR, OPERATING):
+        rest = rest.replace(between(*section), "")
     lines = [line for block in blocks(rest, "sh") for line in block.splitlines()]
     missing = re.compile("# needs (Docker|a cluster)")
     typed = [line for line in lines if not line.startswith("make ") and not missing.search(line)]
@@ -199,18 +216,29 @@ def test_what_else_is_typed_is_a_make_target_or_needs_what_it_says_or_works_as_w
     assert (done.returncode, done.stdout) == (0, "".join(blocks(rest, "text"))), done.stderr
 
 
-@pytest.mark.timeout(120)
-def test_the_tour_works_as_written(tmp_path: Path) -> None:
-    tour = between("## Five-minute tour", "## Configuration")
+def test_what_is_shown_on_a_console_needs_aws_or_is_run_with_a_lease_table() -> None:
+    rest = README.replace(between(*KCL), "")
+    assert all(line.startswith("$ aws ") for block in blocks(rest, "console") for line in block.splitlines())
+    shown = [line for block in blocks(between(*KCL), "console") for line in block.splitlines() if line.startswith("$")]
+    assert all(re.match(r"\$ esm (im|ex)port-kcl --table clicks-app --mapping clicks", line) for line in shown)
+
+
+def typed_in_a_shell(section: tuple[str, str], folder: Path, before: str = "") -> subprocess.CompletedProcess[str]:
+    """What the `sh` blocks of a section print, with ports of their own."""
     emulator, metrics = servers.free_port(), servers.free_port()
-    script = "set -m\n" + "\n".join(blocks(tour, "sh"))
+    script = "set -m\n" + before + "\n" + "\n".join(blocks(between(*section), "sh"))
     script = script.replace("4566", str(emulator)).replace("9464", str(metrics))
     script = script.replace(". .venv/bin/activate", f'export PATH="{Path(sys.executable).parent}:$PATH"')
-    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "ESM_METRICS_ADDRESS": f"127.0.0.1:{metrics}"}
-    done = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=100, check=False,
+    environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "ESM_METRICS_ADDRESS": f"127.0.0.1:{metrics}"}
+    return subprocess.run(
+        ["bash", "-c", script], cwd=folder, env=environ, capture_output=True, text=True, timeout=170, check=False,
         start_new_session=True,
     )  # fmt: skip
+
+
+@pytest.mark.timeout(180)
+def test_the_tour_works_as_written(tmp_path: Path) -> None:
+    done = typed_in_a_shell(TOUR, tmp_path)
     output = done.stdout + done.stderr
     for text in (
         "tour/esm.yaml: 1 functions, 1 mappings, OK",
@@ -223,3 +251,18 @@ def test_the_tour_works_as_written(tmp_path: Path) -> None:
     ):
         assert text in output, (text, output)
         assert text in README, text
+
+
+@pytest.mark.timeout(180)
+def test_operators_commands_print_what_is_shown(tmp_path: Path) -> None:
+    variables = "\n".join(re.findall(r"^(?:\. |export ).*$", between(*TOUR), re.MULTILINE))
+    done = typed_in_a_shell(OPERATING, tmp_path, variables)
+    assert settled(done.stdout) == settled("".join(blocks(between(*OPERATING), "text"))), done.stderr
+
+
+def settled(text: str) -> list[str]:
+    """Lines, without what differs at every run: instants, ages, and the width of columns that depends on them."""
+    text = re.sub(r"\d{4}-\d\d-\d\dT[\d:]+Z", "INSTANT", text)
+    text = re.sub(r"\b[\d.]+ (?:s|min)\b", "AGE", text)
+    text = re.sub(r"request [0-9a-f-]{36}", "request ID", text)
+    return [" ".join(line.split()) for line in text.splitlines()]

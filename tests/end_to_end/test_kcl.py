@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import threading
 import time
 import uuid
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests import servers
 from tests.end_to_end.test_streams import Stream, Table, mapping
 from tests.end_to_end.world import REGION, World, client, wait_for
 
@@ -199,6 +202,33 @@ def test_an_exported_table_leads_the_application_and_the_daemon_on(
     wait_for(lambda: len(set(world.taken())) == 26, "the rest is taken")
     assert len(world.taken()) == 26
     world.stop()
+
+
+def test_the_readme_shows_what_the_commands_print(
+    world: World, kinesalite: str, dynamodb: str, configured: Any
+) -> None:
+    stream = Stream(kinesalite, unique("shown"), 1)
+    stream.put("k")
+    name = unique("app")
+    application = Application(dynamodb, name)
+    application.consume(stream, 10)
+    stream.split()
+    for number in range(16):
+        stream.put(f"key{number}")
+    application.consume(stream, 1)
+    application.put(max(application.rows()), "TRIM_HORIZON")
+    configured(stream)
+    section = (servers.ROOT / "README.md").read_text().split("## Coming from the Kinesis Client Library")[1]
+    shown = re.findall(r"```console\n\$ esm (.*)\n((?:[^`].*\n)*)```", section.split("\n## ")[0])
+    assert len(shown) == 3
+    for command, output in shown:
+        done = world.command(*shlex.split(command.replace("clicks-app", name)), *LOOK)
+        assert (done.returncode, without_numbers(done.stdout)) == (0, without_numbers(output)), done.stderr
+
+
+def without_numbers(text: str) -> str:
+    """Without the sequence numbers, which are others in every stream."""
+    return re.sub(r"\d{40,}", "N", text)
 
 
 def test_an_aggregated_record_is_delivered_again_whole(
