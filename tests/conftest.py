@@ -5,8 +5,13 @@ from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import servers
+
+# No example is timed: how long one takes says what else the machine does, and a test must not.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
