@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from esm import config
 from esm.api import operations
 from esm.aws.sessions import Sessions
+from esm.backing import Backing, serving_api
 from esm.catalogue import Catalogue
 from esm.config import Configuration
 from esm.destinations import make_destination
@@ -75,7 +76,7 @@ class Adapters:
         self.events: AsyncEvents | None = None
         """The asynchronous queue; None where nothing is to run."""
 
-    def target(self, function: Function, way: Way = DAEMON) -> Target:
+    def target(self, function: Function, way: Way = DAEMON) -> Counted:
         """The one target of a function: its environments and connections are shared by its mappings."""
         if (function, way) not in self._targets:
             if isinstance(function, HostedFunction):
@@ -187,6 +188,8 @@ class Daemon:
         """The change counter that was followed last."""
         self._controls: dict[str, Control] = {}
         self._adapters: Adapters | None = None
+        self._backing: Backing | None = None
+        """What stands behind the API."""
         self._telemetry = Telemetry(
             CollectorRegistry(), per_shard=settings.metrics_per_shard, tag_labels=settings.tag_labels
         )
@@ -217,10 +220,15 @@ class Daemon:
             host, port = settings.metrics_host_port
             bound = settings.metrics_address.rpartition(":")[0]
             port = await stack.enter_async_context(operations.serving(app, host, port))
-            telemetry.started(worker=settings.worker_id, state=settings.state, metrics=f"{bound}:{port}",
-                              mappings=len(self._configuration.mappings), pid=os.getpid())  # fmt: skip
             self._adapters = adapters
             catalogue = Catalogue(store)
+            backing = Backing(self._configuration, around.clock, telemetry, settings.worker_id, supervisor.views)
+            backing.adapters, self._backing = adapters, backing
+            api = await stack.enter_async_context(
+                serving_api(settings, around, catalogue, backing, lambda: self._is_ready)
+            )  # fmt: skip
+            telemetry.started(worker=settings.worker_id, state=settings.state, metrics=f"{bound}:{port}", api=api,
+                              mappings=len(self._configuration.mappings), pid=os.getpid())  # fmt: skip
             await self._know_controls(catalogue)
             await self._serve(supervisor, Reporter(around, supervisor), adapters, catalogue)
 
@@ -295,6 +303,8 @@ class Daemon:
                 if self._is_ready:
                     supervisor.apply(self._plans())
                 await reporter.write(supervisor.views())
+            if self._is_ready and self._backing is not None:
+                await self._backing.finish_deletions(catalogue)
 
     async def _know_controls(self, catalogue: Catalogue) -> None:
         """Return once it is known what is paused: nothing may run before."""
@@ -307,7 +317,9 @@ class Daemon:
         """Know what operators want now; False: the store does not say, and what was known stays."""
         try:
             changes = await catalogue.changes()
-            controls = await catalogue.controls() if changes != self._changes else None
+            is_new = changes != self._changes
+            controls = await catalogue.controls() if is_new else None
+            stored = await catalogue.mappings() if is_new else None
         except Unavailable as error:
             self._telemetry.store_failed("controls", str(error))
             return False
@@ -320,11 +332,15 @@ class Daemon:
         if controls is not None and self._adapters is not None:
             self._controls = {control.mapping: control for control in controls}
             self._adapters.orders.follow(controls)
+        if stored is not None and self._backing is not None:
+            self._backing.follow(stored)
         return True
 
     def _plans(self) -> dict[str, Plan]:
-        """The mappings of the configuration, without those that operators let rest."""
+        """The mappings of the configuration and of the API, without those that operators let rest."""
         found = plans(self._configuration)
+        if self._backing is not None:
+            found |= self._backing.plans()
         for control in self._controls.values():
             plan = found.get(control.mapping)
             if control.pause is not None and plan is not None:
@@ -355,6 +371,8 @@ class Daemon:
                 str(one.arn.unqualified): (one, asynchronous_way(one, configuration.connections))
                 for one in configuration.functions.values()
             }
+        if self._backing is not None:
+            self._backing.configured(configuration)
         supervisor.apply(self._plans())
 
 

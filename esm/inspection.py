@@ -1,10 +1,12 @@
 """`esm validate`: asks the world whether every mapping of a file could run: sources, functions, destinations."""
 
+from __future__ import annotations
+
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 import anyio
 
-from esm.daemon import Adapters
 from esm.errors import EsmError, OperatorNeeded
 from esm.model.function import LambdaFunction
 from esm.model.mapping import InvocationType, Mapping
@@ -13,10 +15,13 @@ from esm.rules.validation import check_timeout
 from esm.runtime.supervisor import Plan
 from esm.sources import open_queue, open_stream
 
+if TYPE_CHECKING:
+    from esm.daemon import Adapters
+
 CHECKS_MAX = 20
 """Checks at a time: a server that does not answer takes seconds of each."""
 
-Check = Callable[[Plan, Adapters], Awaitable[None]]
+Check = Callable[[Plan, "Adapters"], Awaitable[None]]
 
 
 async def problems_of_the_world(plans: Sequence[Plan], adapters: Adapters) -> list[str]:
@@ -36,6 +41,12 @@ async def problems_of_the_world(plans: Sequence[Plan], adapters: Adapters) -> li
             for column, check in enumerate((_function, _source, _destination, _async_destinations)):
                 tasks.start_soon(look, (row, column), check, plan)
     return [found[place] for place in sorted(found)]
+
+
+async def check(plan: Plan, adapters: Adapters) -> None:
+    """Ask whether one mapping could run. Raises: what is wrong first, of function, source and destination."""
+    for one in (_function, _source, _destination):
+        await one(plan, adapters)
 
 
 async def _function(plan: Plan, adapters: Adapters) -> None:

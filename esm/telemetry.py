@@ -163,6 +163,10 @@ class Telemetry:
         for problem in problems:
             _log(logging.ERROR, "configuration refused", problem=problem)
 
+    def api_changed(self, **fields: object) -> None:
+        """The audit event of a change through the API: who, operation, what, before and after as JSON, request_id."""
+        _log(logging.INFO, "changed through the api", **fields)
+
     def warned(self, text: str, **fields: object) -> None:
         """Something that the operator should know at start."""
         _log(logging.WARNING, text, **fields)

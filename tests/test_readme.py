@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from esm import config
+from esm.api import offered
 from esm.aws import clients
 from esm.config.members import BEHIND_URL, HOSTED, IN_LAMBDA
 from esm.destinations import s3 as to_s3
@@ -67,6 +68,10 @@ def test_the_policies_name_the_calls_that_the_adapters_make() -> None:
 
 def test_the_table_of_parameters_is_that_of_validation() -> None:
     assert between("<!-- parameters:", "<!-- end of parameters -->") == parameters.table()
+
+
+def test_the_table_of_operations_is_the_programs() -> None:
+    assert between("<!-- operations:", "<!-- end of operations -->") == offered.table()
 
 
 def test_every_member_of_a_function_stands_in_the_readme_under_its_kind() -> None:
@@ -167,7 +172,10 @@ def test_the_tour_works_as_written(tmp_path: Path) -> None:
     script = "set -m\n" + "\n".join(blocks(tour, "sh"))
     script = script.replace("4566", str(emulator)).replace("9464", str(metrics))
     script = script.replace(". .venv/bin/activate", f'export PATH="{Path(sys.executable).parent}:$PATH"')
-    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "ESM_METRICS_ADDRESS": f"127.0.0.1:{metrics}"}
+    environ = {
+        "PATH": os.environ["PATH"], "HOME": str(tmp_path), "ESM_METRICS_ADDRESS": f"127.0.0.1:{metrics}",
+        "ESM_API_ADDRESS": f"127.0.0.1:{servers.free_port()}",
+    }  # fmt: skip
     done = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=100, check=False,
         start_new_session=True,

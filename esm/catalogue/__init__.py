@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from esm.errors import Conflict, RequestRefused
 from esm.model.clocks import UnixTime
 from esm.model.control import Caller, Control, Order, Pause
+from esm.model.desired import DesiredMapping
 from esm.model.lease import Lease
 from esm.model.stored import Key, Stored
 from esm.ports import Store
-from esm.rules import controls, operating, starting, stored
+from esm.rules import controls, desired, operating, starting, stored
 from esm.rules.starting import START_ITEM, Start
 
 CHANGES = Key("worker", "fleet", "!changes")
@@ -21,6 +22,9 @@ CHANGES = Key("worker", "fleet", "!changes")
 
 CONTROLS = ("catalogue", "control")
 """Kind and owner of the controls, one item a mapping."""
+
+MAPPINGS = ("catalogue", "mapping")
+"""Kind and owner of the mappings that were made through the API, one item each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,43 @@ class Catalogue:
         await self._change(mapping, with_order)
         return made[0]
 
+    async def mappings(self) -> list[DesiredMapping]:
+        """Every mapping that was made through the API, those that are going included."""
+        return [desired.decode(item.value, item.version) for item in await self._all(*MAPPINGS)]
+
+    async def mapping(self, uuid: str) -> DesiredMapping | None:
+        """One of them."""
+        item = await self._store.get(Key(*MAPPINGS, uuid))
+        return None if item is None else desired.decode(item.value, item.version)
+
+    async def put_mapping(self, wanted: DesiredMapping) -> DesiredMapping:
+        """Store a new one, or a changed one in the place of the version that it was made from.
+
+        Returns it with its new version. Raises: Conflict, where it has changed meanwhile; ValueTooLarge.
+        """
+        version = await self._store.put(Key(*MAPPINGS, wanted.uuid), desired.encode(wanted), wanted.version)
+        await self.touch()
+        return replace(wanted, version=version)
+
+    async def finish_mapping(self, leaving: DesiredMapping, is_held: Callable[[str], bool]) -> bool:
+        """Remove a deleted mapping, and all that is kept of it; False: an owner of a lease still has work to end.
+
+        `is_held` says it of an owner. Its item goes last, so that what was begun is ended by whoever looks next.
+        """
+        assert leaving.is_leaving
+        assert leaving.version is not None
+        held = [item for item in await self._all("lease", leaving.uuid) if item.key.item != START_ITEM]
+        owners = {stored.decode_lease(item.value).owner for item in held}
+        if any(owner and is_held(owner) for owner in owners):
+            return False
+        try:
+            await self._clear(leaving.uuid)
+            await self._store.delete(Key(*MAPPINGS, leaving.uuid), leaving.version)
+        except (Conflict, RequestRefused):
+            return False
+        await self.touch()
+        return True
+
     async def held(self, mapping: str) -> Held:
         """Leases and beginning of a mapping."""
         items = await self._all("lease", mapping)
@@ -109,14 +150,7 @@ class Catalogue:
 
         `worker`: whose status may still name it.
         """
-        items = [
-            *await self._all("lease", mapping),
-            *await self._all("window", mapping),
-            *[item for item in await self._all(*CONTROLS) if item.key.item == mapping],
-        ]
-        for item in items:
-            await self._remove(item)
-        count = len(items) + await self._forget_status(mapping, worker)
+        count = await self._clear(mapping) + await self._forget_status(mapping, worker)
         await self.touch()
         return count
 
@@ -146,6 +180,17 @@ class Catalogue:
                 continue
             await self.touch()
             return True
+
+    async def _clear(self, mapping: str) -> int:
+        """Remove leases, windows and wishes of a mapping; returns how many there were."""
+        items = [
+            *await self._all("lease", mapping),
+            *await self._all("window", mapping),
+            *[item for item in await self._all(*CONTROLS) if item.key.item == mapping],
+        ]
+        for item in items:
+            await self._remove(item)
+        return len(items)
 
     async def _forget_status(self, mapping: str, worker: str) -> int:
         count = 0
