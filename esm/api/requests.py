@@ -49,8 +49,10 @@ def parsed(
                 given[name] = _from_query(member, key, query, name)
             case "header":
                 given[name] = _text_value(member, headers.get(key.lower()), name)
+            case _ if name == payload and member.type_name == "blob":
+                given[name] = body
             case _ if name == payload:
-                given[name] = body if member.type_name == "blob" else _value(member, _decoded(body), name, 0)
+                given[name] = _value(member, _decoded(body), name, 0) if body.strip() else None
             case _ if payload is None:
                 in_body[name] = member
     if in_body:
