@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from collections.abc import Mapping as Table
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import parse_qsl
 
 from aiohttp import web
@@ -58,6 +59,16 @@ class Around:
     """False: the daemon stops, and takes nothing new."""
 
 
+class _Silent:
+    """The log of aiohttp: it would quote heads that cannot be read, secrets included. Our own errors are told apart."""
+
+    def __getattr__(self, _: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
+_SILENT: Any = _Silent()
+
+
 class Api:
     """Answers requests. `serving` makes a server of it."""
 
@@ -84,6 +95,9 @@ class Api:
             made = answers.refusal(RequestRefused(text, "ResourceConflictException", 409))
         except (Unavailable, OperatorNeeded) as error:
             made = answers.refusal(RequestRefused(str(error), "ServiceException", 500))
+        except Exception:
+            self._around.telemetry.api_crashed(request_id)
+            raise
         finally:
             if self.connections is not None:
                 self.connections.ended(request.transport)
@@ -214,7 +228,7 @@ async def serving(
     runner = web.ServerRunner(
         web.Server(
             api.serve, access_log=None, auto_decompress=False, max_line_size=HEADER_BYTES_MAX,
-            max_field_size=HEADER_BYTES_MAX, lingering_time=2.0, keepalive_timeout=75.0,
+            max_field_size=HEADER_BYTES_MAX, lingering_time=2.0, keepalive_timeout=75.0, logger=_SILENT,
         ), shutdown_timeout=grace_s,
     )  # fmt: skip
     await runner.setup()

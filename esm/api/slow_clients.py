@@ -20,12 +20,14 @@ class Connections:
 
     def __init__(
         self, protocol: Callable[[], asyncio.Protocol], on_accept: Callable[[], None] = lambda: None,
-        connections_max: int = CONNECTIONS_MAX,
+        connections_max: int = CONNECTIONS_MAX, head_s: float = HEAD_S, take_s: float = TAKE_S,
     ) -> None:  # fmt: skip
         """`on_accept` is called before a new connection is used."""
         self._protocol = protocol
         self._on_accept = on_accept
         self._connections_max = connections_max
+        self.head_s = head_s
+        self.take_s = take_s
         self._open: dict[int, _Guard] = {}
 
     def __call__(self) -> asyncio.Protocol:
@@ -79,18 +81,18 @@ class _Guard(asyncio.Protocol):
         if not self._connections.added(self, self._transport):
             self._transport.abort()
             return
-        self._head = self._after(HEAD_S)
+        self._head = self._after(self._connections.head_s)
 
     def data_received(self, data: bytes) -> None:
         if self._head is None and not self.is_busy:
-            self._head = self._after(HEAD_S)
+            self._head = self._after(self._connections.head_s)
         self._inner.data_received(data)
 
     def eof_received(self) -> bool | None:
         return self._inner.eof_received()
 
     def pause_writing(self) -> None:
-        self._take = self._after(TAKE_S)
+        self._take = self._after(self._connections.take_s)
         self._inner.pause_writing()
 
     def resume_writing(self) -> None:
