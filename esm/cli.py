@@ -12,7 +12,7 @@ import anyio
 from prometheus_client import CollectorRegistry
 from rich.console import Console
 
-from esm import __version__, daemon, filtering, inspection, migration, operating, status
+from esm import __version__, calling, daemon, filtering, inspection, migration, operating, status
 from esm.config import Configuration
 from esm.config.schema import schema
 from esm.errors import ConfigurationRefused, EsmError
@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     _kcl_command(commands, "import-kcl", migration.import_kcl, "go on where a stopped KCL application stopped")
     _kcl_command(commands, "export-kcl", migration.export_kcl, "write a lease table from which KCL goes on")
     operating.add_commands(partial(_command, commands))
+    calling.add_commands(partial(_command, commands))
     for_editors = commands.add_parser("schema", help="print the JSON schema of a configuration file, for editors")
     for_editors.set_defaults(run=_schema)
     sift = commands.add_parser("filter", help="try a filter pattern on an event", description=filtering.__doc__)

@@ -38,7 +38,7 @@ MAY_SEE = {
     "filtering": {"model", "rules", "errors"},
 }
 """Which rooms of ours a room may import, besides itself."""
-SEES_EVERYTHING = {"backing", "daemon", "cli", "inspection", "migration", "operating", "status", "__main__"}
+SEES_EVERYTHING = {"backing", "calling", "daemon", "cli", "inspection", "migration", "operating", "status", "__main__"}
 """What composes the program, and the commands."""
 
 IMPURE = {"anyio", "asyncio", "time", "random", "uuid", "os", "logging", "botocore", "aiobotocore", "aiohttp", "socket"}
