@@ -192,9 +192,11 @@ def test_the_aws_cli_drives_the_daemon(world: World, ministack: str) -> None:
     queue = Queue(ministack, "api-cli")
     world.configure(endpoint_url=ministack, functions={"orders": world.function()})
     world.start()
-    done = aws(world, "create-event-source-mapping", "--function-name", "orders", "--event-source-arn", queue.arn,
-               "--batch-size", "4", "--filter-criteria", '{"Filters":[{"Pattern":"{\\"body\\":{\\"id\\":[\\"a\\"]}}"}]}',
-               "--tags", "team=shop")  # fmt: skip
+    filters = json.dumps({"Filters": [{"Pattern": '{"body":{"id":["a"]}}'}]})
+    done = aws(
+        world, "create-event-source-mapping", "--function-name", "orders", "--event-source-arn", queue.arn,
+        "--batch-size", "4", "--filter-criteria", filters, "--tags", "team=shop",
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     made = json.loads(done.stdout)
     api = caller(world)
@@ -213,8 +215,8 @@ def test_the_aws_cli_drives_the_daemon(world: World, ministack: str) -> None:
     event = '{"Records": [{"body": "{\\"id\\": \\"direct\\"}", "messageId": "m"}]}'
     done = aws(world, "invoke", "--function-name", "orders", "--payload", event, "out.json")
     if "Invalid base64" in done.stderr:  # version 2
-        done = aws(world, "invoke", "--cli-binary-format", "raw-in-base64-out", "--function-name", "orders", "--payload",
-                   event, "out.json")  # fmt: skip
+        raw = ("--cli-binary-format", "raw-in-base64-out")
+        done = aws(world, "invoke", *raw, "--function-name", "orders", "--payload", event, "out.json")
     assert done.returncode == 0, done.stderr
     assert json.loads((world.folder / "out.json").read_text()) == {"batchItemFailures": []}
     done = aws(world, "create-function-url-config", "--function-name", "orders", "--auth-type", "NONE")
