@@ -7,6 +7,7 @@ could call: who may call the API is not who may use that identity.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -56,6 +57,8 @@ class Backing:
     ) -> None:  # fmt: skip
         self.configuration = configuration
         self.adapters: Adapters | None = None
+        self.api: server.Api | None = None
+        """While it is served."""
         self._clock = clock
         self._telemetry = telemetry
         self._worker = worker
@@ -102,6 +105,12 @@ class Backing:
                 await catalogue.finish_mapping(one, lambda owner: worker_of(owner) != self._worker)
             except Unavailable as error:
                 self._telemetry.store_failed("mapping", str(error))
+
+    async def drain(self, grace_s: float) -> None:
+        """Return once every call of the API is answered, at the latest after the grace period."""
+        if self.api is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.api.wait_idle(), grace_s)
 
     def functions(self) -> Sequence[Function]:
         """See `api.behind.Functions`."""
@@ -222,7 +231,7 @@ async def serving_api(
         takes_any_host=settings.api_insecure, is_open=is_open,
     )  # fmt: skip
     behind = Behind(catalogue, backing, backing, telemetry, around.new_id)
-    api = server.Api(surrounding, composition.handlers(behind), credentials)
+    api = backing.api = server.Api(surrounding, composition.handlers(behind), credentials)
     try:
         serving = server.serving(api, *address, tls)
         port = await serving.__aenter__()

@@ -271,6 +271,8 @@ class Daemon:
         self._telemetry.draining(reason, grace_s)
         async with anyio.create_task_group() as draining:
             draining.start_soon(events.drain, grace_s)
+            if self._backing is not None:
+                draining.start_soon(self._backing.drain, grace_s)
             is_complete = await supervisor.drain(grace_s)
         is_complete = is_complete and events.has_ended
         with anyio.move_on_after(1):

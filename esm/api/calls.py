@@ -27,8 +27,6 @@ class Call:
     """The daemon's own."""
     trace: str | None = None
     """`X-Amzn-Trace-Id`."""
-    is_here: Callable[[], bool] = lambda: True
-    """Whether the client still waits for the answer."""
 
     @property
     def action(self) -> str:

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from esm.api.behind import Behind
-from esm.api.calls import Call, Handler
+from esm.api.calls import Call, Handler, not_found
 from esm.api.mappings import function_name, paged
 from esm.errors import EsmError, RequestRefused
 from esm.model.arn import Arn
 from esm.model.clocks import UnixTime
-from esm.model.function import Function, HostedFunction, UrlFunction
+from esm.model.function import AsyncRules, Function, HostedFunction, LambdaFunction, UrlFunction
 
 PAGE = 50
 """Functions of one answer. Source: the service model's ListFunctions."""
@@ -72,7 +72,17 @@ def handlers(behind: Behind) -> dict[str, Handler]:
         found(behind, call)
         return {"Aliases": []}
 
+    async def event_invoke_config(call: Call) -> Table[str, Any]:
+        arn, function = named(behind, call)
+        return _asynchronous(behind, arn, function)
+
+    async def event_invoke_configs(call: Call) -> Table[str, Any]:
+        arn, function = named(behind, call)
+        has_one = not isinstance(function, LambdaFunction) and function.asynchronous != AsyncRules()
+        return {"FunctionEventInvokeConfigs": [_asynchronous(behind, arn, function)] if has_one else []}
+
     return {
+        "GetFunctionEventInvokeConfig": event_invoke_config, "ListFunctionEventInvokeConfigs": event_invoke_configs,
         "GetFunction": get, "GetFunctionConfiguration": configuration, "GetFunctionConcurrency": concurrency,
         "ListFunctions": listed, "ListVersionsByFunction": versions, "ListAliases": aliases,
     }  # fmt: skip
@@ -107,6 +117,24 @@ async def _document(behind: Behind, arn: Arn, function: Function, version: str |
             except EsmError as error:
                 return shown | {"State": "Failed", "StateReason": str(error)}
             return shown | {"Timeout": facts.timeout_s, "Role": facts.role, "Description": "in AWS Lambda"}
+
+
+def _asynchronous(behind: Behind, arn: Arn, function: Function) -> dict[str, Any]:
+    """`FunctionEventInvokeConfig`. Raises: RequestRefused (404) where the configuration says nothing of it."""
+    qualified = arn if arn.qualifier is not None else Arn.parse(f"{arn}:{_LATEST}")
+    if isinstance(function, LambdaFunction) or function.asynchronous == AsyncRules():
+        raise not_found(f"The function {qualified} doesn't have an EventInvokeConfig")
+    rules = function.asynchronous
+    destinations = {"OnSuccess": rules.on_success, "OnFailure": rules.on_failure}
+    return {
+        "FunctionArn": str(qualified),
+        "LastModified": behind.functions.modified_at(),
+        "MaximumRetryAttempts": rules.retries_max,
+        "MaximumEventAgeInSeconds": rules.age_max_s,
+        "DestinationConfig": {
+            name: {} if one is None else {"Destination": str(one)} for name, one in destinations.items()
+        },
+    }
 
 
 def _stamp(at: UnixTime) -> str:

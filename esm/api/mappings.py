@@ -1,13 +1,15 @@
 """Event source mappings through the API: made, shown, listed, changed, deleted.
 
 Law: what is asked for goes into the store and is run by whatever daemon sees it; nothing here runs a mapping. Those of
-the configuration file are shown like the others and never changed: the error says where they stand.
+the configuration file are shown like the others and never changed: the error says where they stand. Only looks at the
+store are taken in turns, so that a source that does not answer holds up nobody else.
 The order of checks is Lambda's: parameters, function, source, duplicates. Source: wire-shapes.md 4.
 """
 
 import asyncio
 import base64
 import binascii
+import math
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as Table
 from dataclasses import replace
@@ -60,9 +62,10 @@ class MappingOperations:
         request = dict(call.given)
         call.check_function(function_name(request["FunctionName"]))
         _check_request(request, call.at)
+        uuid = self._behind.new_id()
+        mapping = await self._checked(request, uuid, call.at)
         async with self._changing:
-            uuid = self._behind.new_id()
-            mapping = await self._checked(request, uuid, call.at)
+            await self._check_neighbours(mapping)
             state = lifecycle.first(enabled=mapping.enabled)
             wanted = DesiredMapping(uuid, request, mapping.function_arn, state, call.at, call.at)
             wanted = await self._behind.catalogue.put_mapping(wanted)
@@ -101,12 +104,13 @@ class MappingOperations:
 
     async def _update(self, call: Call) -> Table[str, Any]:
         uuid = call.given["UUID"].lower()
+        before = await self._changeable(call, uuid, "update")
+        request = before.request | {name: value for name, value in call.given.items() if name != "UUID"}
+        call.check_function(function_name(request["FunctionName"]))
+        _check_request(request, UnixTime(math.inf))
+        mapping = await self._checked(request, uuid, UnixTime(math.inf))
         async with self._changing:
-            before = await self._changeable(call, uuid, "update")
-            request = before.request | {name: value for name, value in call.given.items() if name != "UUID"}
-            call.check_function(function_name(request["FunctionName"]))
-            _check_request(request, UnixTime(float("inf")))
-            mapping = await self._checked(request, uuid, UnixTime(float("inf")))
+            await self._check_neighbours(mapping)
             state = desires.changed_state(
                 self._behind.mappings.state(before), was_enabled=before.request.get("Enabled", True),
                 enabled=mapping.enabled,
@@ -146,14 +150,18 @@ class MappingOperations:
         return found
 
     async def _checked(self, request: dict[str, Any], uuid: str, wall: UnixTime) -> Mapping:
-        """The mapping that a sound request describes, once function, source and neighbours agree."""
+        """The mapping that a sound request describes, once function and source agree."""
         try:
             arn, _ = self._behind.functions.resolved(request["FunctionName"])
         except RequestRefused as error:
             raise RequestRefused("Function does not exist") from error
         mapping = validation.mapping_of(request, uuid=uuid, function_arn=arn, wall=wall)
         await self._behind.mappings.check(mapping)
-        others = [one for one in await self._behind.catalogue.mappings() if one.uuid != uuid and not one.is_leaving]
+        return mapping
+
+    async def _check_neighbours(self, mapping: Mapping) -> None:
+        """Refuse a second mapping of one source and function; one that is going counts until it is gone."""
+        others = [one for one in await self._behind.catalogue.mappings() if one.uuid != mapping.uuid]
         if len(others) >= MAPPINGS_MAX:
             raise RequestRefused(f"There are {MAPPINGS_MAX} event source mappings already: delete some.")
         neighbours = [*self._behind.mappings.declared(), *_sound(others)]
@@ -161,7 +169,6 @@ class MappingOperations:
         for index, conflict in found:
             if index == len(neighbours):
                 raise conflict
-        return mapping
 
     async def _stored(self, uuid: str) -> DesiredMapping:
         found = await self._behind.catalogue.mapping(uuid)

@@ -23,6 +23,8 @@ OFFERED: dict[str, str] = {
     "GetFunction": f"{_CONFIGURED}; no `Code.Location`, and no variables of the environment",
     "GetFunctionConfiguration": f"{_CONFIGURED}; no variables of the environment",
     "GetFunctionConcurrency": _CONFIGURED,
+    "GetFunctionEventInvokeConfig": _CONFIGURED,
+    "ListFunctionEventInvokeConfigs": _CONFIGURED,
     "ListFunctions": f"{_CONFIGURED}; in pages",
     "ListVersionsByFunction": f"{_CONFIGURED}: `$LATEST` alone",
     "ListAliases": f"{_CONFIGURED}: an empty list",

@@ -78,6 +78,9 @@ class Api:
         self._handlers = handlers
         self._credentials = credentials
         self._reading_bytes = 0
+        self._answering = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self.connections: Connections | None = None
         """Those of the server."""
 
@@ -85,6 +88,22 @@ class Api:
         """One request."""
         if self.connections is not None:
             self.connections.begun(request.transport)
+        self._answering += 1
+        self._idle.clear()
+        try:
+            return await self._served(request)
+        finally:
+            self._answering -= 1
+            if not self._answering:
+                self._idle.set()
+            if self.connections is not None:
+                self.connections.ended(request.transport)
+
+    async def wait_idle(self) -> None:
+        """Return once no request is being answered."""
+        await self._idle.wait()
+
+    async def _served(self, request: web.BaseRequest) -> web.StreamResponse:
         request_id = self._around.new_id()
         try:
             made = await self._answer(request, request_id)
@@ -98,16 +117,15 @@ class Api:
         except Exception:
             self._around.telemetry.api_crashed(request_id)
             raise
-        finally:
-            if self.connections is not None:
-                self.connections.ended(request.transport)
         response = web.Response(status=made.status, body=made.body, headers=made.headers)
         response.headers.update({"x-amzn-RequestId": request_id, "Server": "esm"})
-        if not request.content.is_eof():
-            response.force_close()  # what was not read is no next request
+        if not request.content.is_eof() or not self._around.is_open():
+            response.force_close()  # what was not read is no next request, and who stops takes none
         return response
 
     async def _answer(self, request: web.BaseRequest, request_id: str) -> Answer:
+        if not request.raw_path.isascii():
+            raise RequestRefused("The path must be percent-encoded.", "UnknownOperationException", 400)
         path, _, query = request.raw_path.partition("?")
         pairs = parse_qsl(query, keep_blank_values=True)
         found = routed(request.method, path, dict(pairs))
@@ -136,7 +154,7 @@ class Api:
     ) -> Call:  # fmt: skip
         return Call(
             operation.name, given, caller, request_id, self._around.clock.wall(), self._around.account,
-            request.headers.get("X-Amzn-Trace-Id"), lambda: request.transport is not None,
+            request.headers.get("X-Amzn-Trace-Id"),
         )  # fmt: skip
 
     def _caller(self, sent: Sent) -> Caller:

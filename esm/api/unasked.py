@@ -7,7 +7,7 @@ from collections.abc import Callable
 from collections.abc import Mapping as Table
 from typing import Any
 
-from esm.api.calls import Call, Handler
+from esm.api.calls import Call, Handler, not_found
 from esm.model.function import Function
 
 DEFAULTS = {
@@ -15,6 +15,7 @@ DEFAULTS = {
     "ListFunctionUrlConfigs": "an empty list",
     "GetFunctionRecursionConfig": "the function's `RecursiveLoop`",
     "GetRuntimeManagementConfig": "`Auto`, AWS's default",
+    "GetPolicy": "404, as where nothing was permitted: credentials say who may call",
 }
 """What is answered, by operation."""
 
@@ -38,9 +39,14 @@ def handlers(found: Found) -> dict[str, Handler]:
     async def runtime_management(call: Call) -> Table[str, Any]:
         return {"UpdateRuntimeOn": "Auto", "FunctionArn": str(found(call).arn.unqualified)}
 
+    async def policy(call: Call) -> Table[str, Any]:
+        found(call)
+        raise not_found("The resource you requested does not exist.")
+
     return {
         "GetFunctionCodeSigningConfig": code_signing,
         "ListFunctionUrlConfigs": urls,
         "GetFunctionRecursionConfig": recursion,
         "GetRuntimeManagementConfig": runtime_management,
+        "GetPolicy": policy,
     }

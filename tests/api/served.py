@@ -141,6 +141,7 @@ class Served:
     audit: Audit
     port: int
     session: aiohttp.ClientSession
+    api: server.Api
     is_open: bool = True
     keys: tuple[str, str] | None = None
     """Access key and secret with which calls are signed."""
@@ -175,12 +176,12 @@ async def served(world: World | None = None, credentials: Credentials | None = N
     ids = iter(f"00000000-0000-4000-8000-{number:012d}" for number in range(10**6))
     behind = Behind(catalogue, world, world, audit, lambda: next(ids))
     request_ids = iter(f"request-{number}" for number in range(10**6))
-    made = Served(world, catalogue, audit, 0, aiohttp.ClientSession())
     around = server.Around(
         Clock(is_still=credentials is None), audit, lambda: next(request_ids), REGION, ACCOUNT,
         is_open=lambda: made.is_open,
     )  # fmt: skip
     api = server.Api(around, composition.handlers(behind), credentials)
+    made = Served(world, catalogue, audit, 0, aiohttp.ClientSession(), api)
     async with made.session, server.serving(api, "127.0.0.1", 0, grace_s=1.0) as port:
         made.port = port
         yield made

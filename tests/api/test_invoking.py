@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from esm.errors import RequestRefused, Unavailable
-from esm.model.function import Function
+from esm.model.arn import Arn
+from esm.model.function import AsyncRules, Function
 from esm.model.invocation import Abandoned, Answer, Ending, Invocation, Misconfigured, Refused, Throttled, Unreachable
 from tests.api.served import Answered, Served, World, behind_url, hosted, in_lambda, served
 
@@ -157,9 +158,31 @@ async def test_what_clients_read_unasked_is_answered() -> None:
             ("2019-09-30/functions/f/concurrency", {"ReservedConcurrentExecutions": 0}),
             ("2019-09-30/functions/g/concurrency", {}),
             ("2015-03-31/functions/f/aliases", {"Aliases": []}),
+            ("2019-09-25/functions/f/event-invoke-config/list", {"FunctionEventInvokeConfigs": []}),
         ):
             found = await api.call("GET", f"/{path}")
             assert (found.status, found.json) == (200, answer)
             assert (await api.call("GET", f"/{path.replace('/f/', '/no/').replace('/g/', '/no/')}")).status == 404
         versions = (await api.call("GET", "/2015-03-31/functions/f/versions")).json["Versions"]
         assert [one["FunctionArn"] for one in versions] == [f"{arn}:$LATEST"]
+
+
+async def test_the_rules_of_asynchronous_events_are_shown_where_the_configuration_has_them() -> None:
+    dead = Arn.parse("arn:aws:sqs:us-east-1:111111111111:dead")
+    known = {"f": hosted("f", asynchronous=AsyncRules(retries_max=1, on_failure=dead)), "g": hosted("g")}
+    async with served(World(known)) as api:
+        found = (await api.call("GET", "/2019-09-25/functions/f/event-invoke-config")).json
+        assert found == {
+            "FunctionArn": "arn:aws:lambda:us-east-1:111111111111:function:f:$LATEST", "LastModified": 1769860800.5,
+            "MaximumRetryAttempts": 1, "MaximumEventAgeInSeconds": 21600,
+            "DestinationConfig": {"OnSuccess": {}, "OnFailure": {"Destination": str(dead)}},
+        }  # fmt: skip
+        found_all = (await api.call("GET", "/2019-09-25/functions/f/event-invoke-config/list")).json
+        assert found_all == {"FunctionEventInvokeConfigs": [found]}
+        answer = await api.call("GET", "/2019-09-25/functions/g/event-invoke-config")
+        assert (answer.status, answer.json["Message"]) == (
+            404, ("The function arn:aws:lambda:us-east-1:111111111111:function:g:$LATEST doesn't have an"
+                 " EventInvokeConfig"),
+        )  # fmt: skip
+        answer = await api.call("GET", "/2015-03-31/functions/f/policy")
+        assert (answer.status, answer.json["Message"]) == (404, "The resource you requested does not exist.")

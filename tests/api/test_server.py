@@ -12,6 +12,8 @@ from esm.api.credentials import Caller, Credentials, read
 from esm.api.mappings import function_name
 from esm.errors import ConfigurationRefused
 from esm.model.desired import DesiredMapping
+from esm.model.function import Function
+from esm.model.invocation import Ending, Invocation
 from esm.model.mapping import State
 from tests.api.served import NOW, Served, World, function_arn, served
 from tests.api.test_mappings import FIRST, PATH, QUEUE, declared, made
@@ -219,6 +221,52 @@ async def test_a_daemon_that_stops_takes_nothing_new() -> None:
         api.is_open = False
         answer = await api.call("GET", PATH)
         assert (answer.status, answer.headers["x-amzn-ErrorType"]) == (500, "ServiceException")
+
+
+async def test_what_is_under_way_is_answered_before_the_end() -> None:
+    go_on = asyncio.Event()
+
+    class Slow(World):
+        async def invoke(self, function: Function, invocation: Invocation) -> Ending:
+            await go_on.wait()
+            return await super().invoke(function, invocation)
+
+    async with served(Slow()) as api:
+        task = asyncio.create_task(api.call("POST", "/2015-03-31/functions/f/invocations", {}))
+        await asyncio.sleep(0.1)
+        api.is_open = False
+        waiting = asyncio.create_task(api.api.wait_idle())
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        go_on.set()
+        answer = await task
+        await waiting
+        assert (answer.status, answer.headers["Connection"]) == (200, "close")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET /\xff\xfe HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /2015-03-31/functions/%ff%00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /2015-03-31/functions?MaxItems=" + b"9" * 5000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /2015-03-31/functions?MaxItems=%d0%b9&Marker=%ff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"POST /2015-03-31/event-source-mappings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5015\r\n\r\n"
+        b'{"BatchSize": ' + b"9" * 5000 + b"}",
+        (
+            b"POST /2015-03-31/event-source-mappings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 24\r\n\r\n"
+            b'{"EventSourceArn":"\\ud"}'
+        ),
+        (
+            b"POST /2015-03-31/functions/f/invocations HTTP/1.1\r\nHost: localhost\r\nX-Amz-Log-Type: \xe4\r\n"
+            b"Content-Length: 2\r\n\r\n{}"
+        ),
+    ],
+)
+async def test_odd_signs_and_numbers_are_refused_and_no_crash(data: bytes) -> None:
+    async with served() as api:
+        answer = await raw(api, data.replace(b"Host:", b"Connection: close\r\nHost:"), is_ended=False)
+        assert answer.splitlines()[0].split()[1] in (b"400", b"404"), answer
 
 
 def test_anybody_may_everything() -> None:

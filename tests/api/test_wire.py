@@ -64,7 +64,7 @@ def parameters(draw: DrawFn, shape: StructureShape, depth: int = 0) -> dict[str,
 
 
 @given(st.data(), st.sampled_from(NAMES))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_what_botocore_sends_is_understood(data: st.DataObject, name: str) -> None:
     operation = lambda_model.service().operation_model(name)
     shape = operation.input_shape
@@ -102,7 +102,7 @@ RAW = {"Invoke", "InvokeWithResponseStream"}
 
 
 @given(st.data(), st.sampled_from([name for name in NAMES if name not in RAW]))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_what_is_answered_is_what_botocore_reads(data: st.DataObject, name: str) -> None:
     operation = lambda_model.service().operation_model(name)
     shape = operation.output_shape
