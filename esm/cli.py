@@ -65,7 +65,6 @@ def _parser() -> argparse.ArgumentParser:
     _kcl_command(commands, "import-kcl", migration.import_kcl, "go on where a stopped KCL application stopped")
     _kcl_command(commands, "export-kcl", migration.export_kcl, "write a lease table from which KCL goes on")
     operating.add_commands(partial(_command, commands))
-    calling.add_commands(partial(_command, commands))
     for_editors = commands.add_parser("schema", help="print the JSON schema of a configuration file, for editors")
     for_editors.set_defaults(run=_schema)
     sift = commands.add_parser("filter", help="try a filter pattern on an event", description=filtering.__doc__)
@@ -75,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         "--source", choices=[kind.value for kind in SourceKind], help="whose, where the file does not say"
     )
     sift.set_defaults(run=_filter)
+    calling.add_commands(partial(_command, commands))
     demo = commands.add_parser("demo", help="the whole thing on an embedded local AWS")
     demo.add_argument("--seconds", type=float, help="end by itself after this time; exit status 1 if a record is lost")
     demo.set_defaults(run=_demo)
