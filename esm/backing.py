@@ -19,7 +19,7 @@ from esm.api.behind import Behind
 from esm.api.credentials import Credentials
 from esm.api.tls import Certificate
 from esm.catalogue import Catalogue
-from esm.errors import OperatorNeeded, RequestRefused, Unavailable
+from esm.errors import OperatorNeeded, RequestRefused, StoreTooNew, Unavailable
 from esm.model.connection import DAEMON, Way
 from esm.model.function import LambdaFunction
 from esm.model.invocation import Answer, Throttled
@@ -53,8 +53,9 @@ class Backing:
 
     def __init__(
         self, configuration: Configuration, clock: Clock, telemetry: Telemetry, worker: str,
-        views: Callable[[], Sequence[MappingView]],
+        views: Callable[[], Sequence[MappingView]], is_gone: Callable[[str], bool] = lambda _: False,
     ) -> None:  # fmt: skip
+        """`is_gone`: of an owner of leases, whether its process has ended for good."""
         self.configuration = configuration
         self.adapters: Adapters | None = None
         self.api: server.Api | None = None
@@ -63,6 +64,7 @@ class Backing:
         self._telemetry = telemetry
         self._worker = worker
         self._views = views
+        self._is_gone = is_gone
         self._modified_at = clock.wall()
         self._stored: dict[str, DesiredMapping] = {}
         self._problems: dict[str, str] = {}
@@ -98,13 +100,16 @@ class Backing:
         return found
 
     async def finish_deletions(self, catalogue: Catalogue) -> None:
-        """Remove what was deleted and does not run here any more. Survives Unavailable: the next look goes on."""
+        """Remove what was deleted and does not run here any more. What the store refuses is tried again."""
         running = {view.uuid for view in self._views()}
         for one in [one for one in self._stored.values() if one.is_leaving and one.uuid not in running]:
             try:
-                await catalogue.finish_mapping(one, lambda owner: worker_of(owner) != self._worker)
-            except Unavailable as error:
+                await catalogue.finish_mapping(one, self._is_held)
+            except (Unavailable, OperatorNeeded, StoreTooNew) as error:
                 self._telemetry.store_failed("mapping", str(error))
+
+    def _is_held(self, owner: str) -> bool:
+        return worker_of(owner) != self._worker and not self._is_gone(owner)
 
     async def drain(self, grace_s: float) -> None:
         """Return once every call of the API is answered, at the latest after the grace period."""
@@ -208,11 +213,18 @@ def _unknown(arn: str) -> RequestRefused:
 
 @asynccontextmanager
 async def serving_api(
-    settings: Settings, around: Surroundings, catalogue: Catalogue, backing: Backing, is_open: Callable[[], bool]
+    settings: Settings,
+    around: Surroundings,
+    catalogue: Catalogue,
+    backing: Backing,
+    is_open: Callable[[], bool],
+    *,
+    shares_port: bool = False,
 ) -> AsyncIterator[str | None]:
     """Serve Lambda's API while the body runs; yields its address, None where it is off.
 
-    A default address that is taken is warned about: a second daemon on one host needs one of its own, or none.
+    `shares_port`: other workers of this host listen on the address, too. A default address that is taken is warned
+    about: a second daemon on one host needs one of its own, or none.
     Raises: OperatorNeeded (a configured address cannot be had, a certificate does not fit), ConfigurationRefused (the
     file of credentials).
     """
@@ -233,7 +245,7 @@ async def serving_api(
     behind = Behind(catalogue, backing, backing, telemetry, around.new_id)
     api = backing.api = server.Api(surrounding, composition.handlers(behind), credentials)
     try:
-        serving = server.serving(api, *address, tls)
+        serving = server.serving(api, *address, tls, shares_port=shares_port)
         port = await serving.__aenter__()
     except OperatorNeeded as error:
         if "api_address" in settings.model_fields_set:

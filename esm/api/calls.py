@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from esm.api.credentials import Caller
+from esm.api.event_streams import EventStream
 from esm.errors import RequestRefused
 from esm.model.clocks import UnixTime
 
@@ -25,6 +26,8 @@ class Call:
     at: UnixTime
     account: str
     """The daemon's own."""
+    stream: EventStream
+    """Takes the answer of an operation that is answered in pieces."""
     trace: str | None = None
     """`X-Amzn-Trace-Id`."""
 

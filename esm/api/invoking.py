@@ -6,6 +6,8 @@ Source: lambda.md 6; wire-shapes.md 4.10.
 import base64
 import binascii
 from collections.abc import Mapping as Table
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -27,25 +29,50 @@ _OVERALL = "ConcurrentInvocationLimitExceeded"
 
 
 def handlers(behind: Behind) -> dict[str, Handler]:
-    """What answers Invoke."""
+    """What answers Invoke, whole or in pieces."""
 
     async def invoke(call: Call) -> Table[str, Any]:
-        arn, function = named(behind, call)
-        given = call.given
-        payload = given.get("Payload") or b""
-        context = _client_context(given.get("ClientContext"))
-        kind = given.get("InvocationType", "RequestResponse")
-        _check_json(payload)
+        kind = call.given.get("InvocationType", "RequestResponse")
+        wanted, function = _invocation(behind, call, is_async=kind == "Event")
         if kind == "DryRun":
-            return {"StatusCode": DRY, "ExecutedVersion": None}
-        wanted = Invocation(
-            call.request_id, arn, payload or b"{}", trace=call.trace, is_async=kind == "Event", waits=False,
-            client_context=context,
-        )  # fmt: skip
+            return {"StatusCode": DRY}
         ending = await behind.functions.invoke(function, wanted)
-        return _answer(ending, function, is_async=kind == "Event", has_log=given.get("LogType") == "Tail")
+        return _answer(ending, function, is_async=wanted.is_async, has_log=call.given.get("LogType") == "Tail")
 
-    return {"Invoke": invoke}
+    async def stream(call: Call) -> Table[str, Any]:
+        wanted, function = _invocation(behind, call, is_async=False)
+        if call.given.get("InvocationType") == "DryRun":
+            return {"StatusCode": DRY}
+        call.stream.headers["X-Amz-Executed-Version"] = wanted.function_arn.qualifier or "$LATEST"
+        ending = await behind.functions.invoke(function, replace(wanted, stream=partial(_piece, call)))
+        found = _answer(ending, function, is_async=False, has_log=call.given.get("LogType") == "Tail")
+        complete = {"LogResult": found["LogResult"]}
+        if found["FunctionError"] is not None:
+            details = found["Payload"].decode(errors="replace")
+            complete |= {"ErrorCode": found["FunctionError"], "ErrorDetails": details}
+        elif found["Payload"]:
+            await _piece(call, found["Payload"])
+        told = {name: value for name, value in complete.items() if value is not None}
+        await call.stream.send("InvokeComplete", msgspec.json.encode(told), "application/json")
+        return {}
+
+    return {"Invoke": invoke, "InvokeWithResponseStream": stream}
+
+
+async def _piece(call: Call, payload: bytes) -> None:
+    await call.stream.send("PayloadChunk", payload)
+
+
+def _invocation(behind: Behind, call: Call, *, is_async: bool) -> tuple[Invocation, Function]:
+    """What is to be run, and the function. Raises: RequestRefused."""
+    arn, function = named(behind, call)
+    payload = call.given.get("Payload") or b""
+    context = _client_context(call.given.get("ClientContext"))
+    _check_json(payload)
+    wanted = Invocation(
+        call.request_id, arn, payload or b"{}", trace=call.trace, is_async=is_async, waits=False, client_context=context
+    )
+    return wanted, function
 
 
 def _answer(ending: Ending, function: Function, *, is_async: bool, has_log: bool) -> Table[str, Any]:

@@ -20,6 +20,7 @@ OFFERED: dict[str, str] = {
     "UntagResource": "event source mappings",
     "ListTags": f"event source mappings, and {_CONFIGURED} (which have none)",
     "Invoke": f"{_CONFIGURED}: all three types; client context; `Tail` of hosted functions",
+    "InvokeWithResponseStream": f"{_CONFIGURED}: as the function streams, or in one piece",
     "GetFunction": f"{_CONFIGURED}; no `Code.Location`, and no variables of the environment",
     "GetFunctionConfiguration": f"{_CONFIGURED}; no variables of the environment",
     "GetFunctionConcurrency": _CONFIGURED,
@@ -52,7 +53,6 @@ _ELSEWHERE = {
     "DeleteFunctionEventInvokeConfig": "remove EventInvokeConfig from the configuration file",
     "PutFunctionRecursionConfig": "set RecursiveLoop in the configuration file",
     "InvokeAsync": "use Invoke with InvocationType Event",
-    "InvokeWithResponseStream": "use Invoke",
     "AddPermission": "give the caller a credential with Functions and Actions in ESM_API_CREDENTIALS_FILE",
     "RemovePermission": "change the caller's credential in ESM_API_CREDENTIALS_FILE",
 }

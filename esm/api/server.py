@@ -20,6 +20,7 @@ from esm.api import answers, constraints, offered, requests, signatures
 from esm.api.answers import Answer
 from esm.api.calls import Call, Handler, Throttling
 from esm.api.credentials import ANYBODY, Caller, Credentials
+from esm.api.event_streams import EventStream
 from esm.api.lambda_model import routed
 from esm.api.signatures import Sent
 from esm.api.slow_clients import Connections
@@ -105,8 +106,10 @@ class Api:
 
     async def _served(self, request: web.BaseRequest) -> web.StreamResponse:
         request_id = self._around.new_id()
+        own = {"x-amzn-RequestId": request_id, "Server": "esm"}
+        stream = EventStream(request, own)
         try:
-            made = await self._answer(request, request_id)
+            made = await self._answer(request, request_id, stream)
         except RequestRefused as error:
             made = answers.refusal(error, error.more if isinstance(error, Throttling) else None)
         except Conflict:
@@ -117,13 +120,15 @@ class Api:
         except Exception:
             self._around.telemetry.api_crashed(request_id)
             raise
-        response = web.Response(status=made.status, body=made.body, headers=made.headers)
-        response.headers.update({"x-amzn-RequestId": request_id, "Server": "esm"})
+        if stream.response is not None:
+            await stream.end()
+            return stream.response
+        response = web.Response(status=made.status, body=made.body, headers=made.headers | own)
         if not request.content.is_eof() or not self._around.is_open():
             response.force_close()  # what was not read is no next request, and who stops takes none
         return response
 
-    async def _answer(self, request: web.BaseRequest, request_id: str) -> Answer:
+    async def _answer(self, request: web.BaseRequest, request_id: str, stream: EventStream) -> Answer:
         if not request.raw_path.isascii():
             raise RequestRefused("The path must be percent-encoded.", "UnknownOperationException", 400)
         path, _, query = request.raw_path.partition("?")
@@ -136,7 +141,10 @@ class Api:
             caller = self._caller(Sent(request.method, path, query, headers, body))
             by_name = {name.lower(): value for name, value in headers}
             given = requests.parsed(operation, found.labels, pairs, by_name, body)
-            call = self._call(request, operation, given, caller, request_id)
+            call = Call(
+                operation.name, given, caller, request_id, self._around.clock.wall(), self._around.account, stream,
+                request.headers.get("X-Amzn-Trace-Id"),
+            )  # fmt: skip
             call.check_allowed()
             handler = self._handlers.get(operation.name)
             if handler is None:
@@ -147,15 +155,6 @@ class Api:
             return answers.answer(operation, await handler(call))
         finally:
             self._reading_bytes -= len(body)
-
-    def _call(
-        self, request: web.BaseRequest, operation: OperationModel, given: Table[str, object], caller: Caller,
-        request_id: str,
-    ) -> Call:  # fmt: skip
-        return Call(
-            operation.name, given, caller, request_id, self._around.clock.wall(), self._around.account,
-            request.headers.get("X-Amzn-Trace-Id"),
-        )  # fmt: skip
 
     def _caller(self, sent: Sent) -> Caller:
         credentials = self._credentials
@@ -237,10 +236,11 @@ def _is_address(host: str) -> bool:
 
 @asynccontextmanager
 async def serving(
-    api: Api, host: str, port: int, tls: Certificate | None = None, grace_s: float = 5.0
+    api: Api, host: str, port: int, tls: Certificate | None = None, grace_s: float = 5.0, *, shares_port: bool = False
 ) -> AsyncIterator[int]:
     """Serve while the body runs; yields the port (a free one where `port` is 0). What is under way then has `grace_s`.
 
+    `shares_port`: several processes listen, and the kernel gives each connection to one of them.
     Raises: OperatorNeeded when the address cannot be had.
     """
     runner = web.ServerRunner(
@@ -261,6 +261,7 @@ async def serving(
                 port,
                 ssl=None if tls is None else tls.context,
                 ssl_handshake_timeout=None if tls is None else HANDSHAKE_S,
+                reuse_port=shares_port or None,
             )
         except OSError as error:
             raise OperatorNeeded(

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import pytest
+from botocore.eventstream import EventStreamBuffer
 
 from esm.errors import RequestRefused, Unavailable
 from esm.model.arn import Arn
@@ -186,3 +187,55 @@ async def test_the_rules_of_asynchronous_events_are_shown_where_the_configuratio
         )  # fmt: skip
         answer = await api.call("GET", "/2015-03-31/functions/f/policy")
         assert (answer.status, answer.json["Message"]) == (404, "The resource you requested does not exist.")
+
+
+STREAM = "/2021-11-15/functions/f/response-streaming-invocations"
+
+
+def events(body: bytes) -> list[tuple[str, bytes]]:
+    """The events of an answer, read by botocore."""
+    buffer = EventStreamBuffer()
+    buffer.add_data(body)
+    return [(message.headers[":event-type"], message.payload) for message in buffer]
+
+
+async def test_an_answer_comes_in_pieces_as_the_function_streams_them() -> None:
+    class Streaming(World):
+        async def invoke(self, function: Function, invocation: Invocation) -> Ending:  # noqa: ARG002
+            assert invocation.stream is not None
+            for piece in (b"one", b"two", b"x" * 300_000):
+                await invocation.stream(piece)
+            return Answer(invocation.request_id, b"", self.failure, log_tail=b"log")
+
+        failure: str | None = None
+
+    async with served(Streaming()) as api:
+        answer = await api.call("POST", STREAM, b"{}", headers={"X-Amz-Log-Type": "Tail"})
+        assert (answer.status, answer.headers["Content-Type"]) == (200, "application/vnd.amazon.eventstream")
+        assert answer.headers["X-Amz-Executed-Version"] == "$LATEST"
+        assert answer.headers["x-amzn-RequestId"] == "request-0"
+        found = events(answer.body)
+        assert found[:2] == [("PayloadChunk", b"one"), ("PayloadChunk", b"two")]
+        assert b"".join(piece for _, piece in found[2:-1]) == b"x" * 300_000
+        assert (found[-1][0], json.loads(found[-1][1])) == ("InvokeComplete", {"LogResult": "bG9n"})
+
+
+@pytest.mark.parametrize(
+    ("ending", "expected"),
+    [
+        (Answer("r", b'{"a":1}'), [("PayloadChunk", b'{"a":1}'), ("InvokeComplete", b"{}")]),
+        (Answer("r", b""), [("InvokeComplete", b"{}")]),
+        (Answer("r", b'{"errorType":"E"}', "Unhandled"),
+         [("InvokeComplete", b'{"ErrorCode":"Unhandled","ErrorDetails":"{\\"errorType\\":\\"E\\"}"}')]),
+    ],
+)  # fmt: skip
+async def test_an_answer_that_is_not_streamed_is_one_piece(ending: Ending, expected: list[tuple[str, bytes]]) -> None:
+    async with served(World(ending=ending)) as api:
+        assert events((await api.call("POST", STREAM, b"{}")).body) == expected
+
+
+async def test_what_did_not_run_is_an_ordinary_error_of_a_stream() -> None:
+    async with served(World(ending=Throttled("r"))) as api:
+        assert (await api.call("POST", STREAM, b"{}")).status == 429
+        assert (await api.call("POST", STREAM, b"{")).status == 400
+        assert (await api.call("POST", STREAM, b"{}", headers={"X-Amz-Invocation-Type": "DryRun"})).status == 204

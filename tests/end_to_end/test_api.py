@@ -155,6 +155,9 @@ def test_functions_are_invoked_in_every_way(world: World, ministack: str) -> Non
     answer = api.invoke(FunctionName="echo", Payload=b'{"fail": true}')
     assert (answer["StatusCode"], answer["FunctionError"]) == (200, "Unhandled")
     assert json.loads(answer["Payload"].read())["errorMessage"] == "on purpose"
+    pieces = list(api.invoke_with_response_stream(FunctionName="echo", Payload=b'{"c": 3}')["EventStream"])
+    assert json.loads(b"".join(one["PayloadChunk"]["Payload"] for one in pieces[:-1]))["got"] == {"c": 3}
+    assert pieces[-1] == {"InvokeComplete": {}}
     file = world.folder / "ran"
     assert api.invoke(FunctionName="echo", InvocationType="Event",
                       Payload=json.dumps({"file": str(file), "sleep": 1.5}))["StatusCode"] == 202  # fmt: skip
