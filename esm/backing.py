@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,11 +51,7 @@ CHECK_S = 20.0
 class Backing:
     """See `api.behind`. The daemon tells it what the configuration is, what the store holds, and what runs."""
 
-    def __init__(
-        self, configuration: Configuration, clock: Clock, telemetry: Telemetry, worker: str,
-        views: Callable[[], Sequence[MappingView]], is_gone: Callable[[str], bool] = lambda _: False,
-    ) -> None:  # fmt: skip
-        """`is_gone`: of an owner of leases, whether its process has ended for good."""
+    def __init__(self, configuration: Configuration, clock: Clock, telemetry: Telemetry, worker: str) -> None:
         self.configuration = configuration
         self.adapters: Adapters | None = None
         self.api: server.Api | None = None
@@ -63,13 +59,22 @@ class Backing:
         self._clock = clock
         self._telemetry = telemetry
         self._worker = worker
-        self._views = views
-        self._is_gone = is_gone
+        self._views: Callable[[], Sequence[MappingView]] = tuple
+        self._may_be_free: Callable[[str], bool] = lambda owner: worker_of(owner) in ("", worker)
+        self._workers: Callable[[str], Collection[str]] = lambda _: ()
         self._modified_at = clock.wall()
         self._stored: dict[str, DesiredMapping] = {}
         self._problems: dict[str, str] = {}
         self._taken: dict[str, int | None] = {}
         """The version of each stored mapping that the supervisor was told last."""
+
+    def join(
+        self, adapters: Adapters, views: Callable[[], Sequence[MappingView]], may_be_free: Callable[[str], bool],
+        workers: Callable[[str], Collection[str]],
+    ) -> None:  # fmt: skip
+        """Know what runs. `may_be_free`: whether an owner of leases works no more; `workers`: who runs a mapping."""
+        self.adapters, self._views = adapters, views
+        self._may_be_free, self._workers = may_be_free, workers
 
     def configured(self, configuration: Configuration) -> None:
         """The configuration is another one."""
@@ -103,13 +108,12 @@ class Backing:
         """Remove what was deleted and does not run here any more. What the store refuses is tried again."""
         running = {view.uuid for view in self._views()}
         for one in [one for one in self._stored.values() if one.is_leaving and one.uuid not in running]:
+            if any(worker != self._worker for worker in self._workers(one.uuid)):
+                continue
             try:
-                await catalogue.finish_mapping(one, self._is_held)
+                await catalogue.finish_mapping(one, lambda owner: not self._may_be_free(owner))
             except (Unavailable, OperatorNeeded, StoreTooNew) as error:
                 self._telemetry.store_failed("mapping", str(error))
-
-    def _is_held(self, owner: str) -> bool:
-        return worker_of(owner) != self._worker and not self._is_gone(owner)
 
     async def drain(self, grace_s: float) -> None:
         """Return once every call of the API is answered, at the latest after the grace period."""
@@ -218,8 +222,7 @@ async def serving_api(
     catalogue: Catalogue,
     backing: Backing,
     is_open: Callable[[], bool],
-    *,
-    shares_port: bool = False,
+    shares_port: bool,  # noqa: FBT001 - of how the daemon was started
 ) -> AsyncIterator[str | None]:
     """Serve Lambda's API while the body runs; yields its address, None where it is off.
 

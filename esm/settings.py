@@ -24,6 +24,8 @@ DRAIN_MARGIN_S = 5
 
 _KUBERNETES = re.compile(r"ESM_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+_.*)?)")
 _MIB = 1024 * 1024
+BUFFER_BYTES_MIN = 32 * _MIB
+"""Below it a queue's ten largest messages and a shard's largest read would wait for each other."""
 _URL = TypeAdapter(AnyHttpUrl)
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):([0-9]{1,5})")
 _PORT_MAX = 65_535
@@ -52,7 +54,8 @@ class Settings(BaseSettings):
         description="Where positions are kept: `sqlite:///absolute/path`, `sqlite:///./relative/path`, `memory://`.",
     )
     worker_id: str = Field(
-        default_factory=socket.gethostname, description="Name of this worker in leases and status; default: host name."
+        default_factory=socket.gethostname,
+        description="Name of this worker in leases and status, `<name>-1`.. with `--workers`; default: host name.",
     )
     metrics_address: str = Field(
         "127.0.0.1:9464", description="`host:port` of /metrics, /healthz, /readyz, /status, /lag."
@@ -71,10 +74,15 @@ class Settings(BaseSettings):
         "",
         description="Tag keys of mappings, separated by commas, at most 10; each becomes the label `tag_<key>`.",
     )
+    failover_s: float = Field(
+        10, ge=4, le=300, description="Seconds after which the others take over from a worker without a heartbeat."
+    )
     shutdown_grace_s: float = Field(30, gt=0, le=3600, description="Seconds that a graceful stop may take.")
     sqs_wait_s: int = Field(20, ge=0, le=20, description="Seconds of SQS long polling.")
     buffer_bytes_max: int = Field(
-        512 * _MIB, ge=32 * _MIB, description="Bytes of records that the process may hold; at least 32 MiB."
+        512 * _MIB,
+        ge=BUFFER_BYTES_MIN,
+        description="Bytes of records that the process, or all its workers together, may hold; at least 32 MiB each.",
     )
     checkpoint_interval_s: float = Field(
         0, ge=0, le=60, description="Seconds between two stored positions of a shard; 0: as they come."

@@ -50,7 +50,10 @@ class Heard(Telemetry):
 
 def backing(configuration: Configuration, views: list[MappingView] | None = None) -> tuple[Backing, Heard]:
     heard = Heard()
-    return Backing(configuration, SystemClock(), heard, "me", lambda: views or []), heard
+    made = Backing(configuration, SystemClock(), heard, "me")
+    if views:
+        made._views = lambda: views
+    return made, heard
 
 
 def test_a_stored_mapping_runs_while_the_configuration_has_its_function(tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 from prometheus_client import CollectorRegistry
 
 from esm import config
 from esm.api import offered
 from esm.aws import clients
 from esm.config.members import BEHIND_URL, HOSTED, IN_LAMBDA
+from esm.crew.telling import CrewTelemetry
 from esm.destinations import s3 as to_s3
 from esm.destinations import sns as to_sns
 from esm.destinations import sqs as to_sqs
@@ -111,8 +113,10 @@ def exported() -> set[str]:
     """The name of every metric of the program, as a scrape shows it."""
     registry = CollectorRegistry()
     Telemetry(registry)
-    families = {(family.name, family.type) for family in registry.collect()}
-    named = set(re.findall(r'"(esm_[a-z_]+)"', (ROOT / "esm" / "telemetry.py").read_text()))
+    of_the_supervisor = CrewTelemetry([], dict).collected()
+    families = {(family.name, family.type) for family in [*registry.collect(), *of_the_supervisor]}
+    sources = [(ROOT / "esm" / name).read_text() for name in ("telemetry.py", "exposition.py")]
+    named = {name for source in sources for name in re.findall(r'"(esm_[a-z_]+)"', source)}
     counters = {name for name, kind in families if kind == "counter"}
     return {f"{name}_total" if name in counters else name for name in named | {name for name, _ in families}}
 
@@ -121,6 +125,12 @@ def test_every_metric_of_the_program_stands_in_the_readme_and_no_other() -> None
     metrics = between("### Metrics", "### Running it")
     assert set(re.findall(r"`(esm_[a-z_]+)(?:\{[a-z,]+\})?`", metrics)) == exported()
     assert set(re.findall(r"\besm_[a-z]+_[a-z_]+", README)) <= exported()
+
+
+def test_every_alert_has_its_line_in_the_readme() -> None:
+    rules = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text())["groups"][0]["rules"]
+    lines = re.findall(r"^\| `(Esm\w+)` \| .{20,}", between("### Alerts", "### Running it"), re.MULTILINE)
+    assert lines == [rule["alert"] for rule in rules]
 
 
 def test_every_make_target_that_is_named_exists() -> None:
@@ -157,7 +167,8 @@ def test_every_command_that_is_named_in_passing_exists() -> None:
 def test_what_else_is_typed_is_a_make_target_or_needs_what_it_says_or_works_as_written(tmp_path: Path) -> None:
     rest = README.replace(between("## Five-minute tour", "## Configuration"), "")
     lines = [line for block in blocks(rest, "sh") for line in block.splitlines()]
-    typed = [line for line in lines if not line.startswith("make ") and "# needs Docker" not in line]
+    missing = re.compile("# needs (Docker|a cluster)")
+    typed = [line for line in lines if not line.startswith("make ") and not missing.search(line)]
     environ = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
     done = subprocess.run(
         ["bash", "-ec", "\n".join(typed)], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False

@@ -4,6 +4,7 @@ Problems of the files are collected and raised together; what is wrong with the 
 """
 
 import hashlib
+from collections.abc import Iterable
 from collections.abc import Mapping as Table
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ def load(path: Path, environ: Table[str, str], settings: Surrounding, wall: Unix
     known = functions(files, place, ways, environ)
     made = mappings(files, place, known, ways, defaults(files), wall)
     if files.problems:
-        raise ConfigurationRefused(files.problems)
+        raise ConfigurationRefused(files.problems, files.paths)
     return Configuration(
         region=place.region, account_id=place.account_id, endpoint_url=url, endpoints=urls,
         functions=known, connections=ways.known, mappings=tuple(one.mapping for one in made.found),
@@ -79,10 +80,13 @@ def load(path: Path, environ: Table[str, str], settings: Surrounding, wall: Unix
     )  # fmt: skip
 
 
-def digest(configuration: Configuration) -> str:
-    """Changes when the content of any of the files does, and when one comes or goes; a missing one counts as one."""
+def digest(configuration: Configuration, more: Iterable[Path] = ()) -> str:
+    """Changes when the content of any of the files does, and when one comes or goes; a missing one counts as one.
+
+    `more` are files beside those that were read, such as those of a configuration that was refused.
+    """
     total = hashlib.sha256()
-    for file in (*files_at(configuration.path), *configuration.files):
+    for file in dict.fromkeys((*files_at(configuration.path), *configuration.files, *more)):
         total.update(str(file).encode(errors="surrogateescape") + b"\0")
         try:
             total.update(hashlib.sha256(file.read_bytes()).digest())
@@ -108,7 +112,7 @@ def check_successor(before: Configuration, after: Configuration) -> None:
         if getattr(before, name) != getattr(after, name)
     ]
     if problems:
-        raise ConfigurationRefused(problems)
+        raise ConfigurationRefused(problems, after.files)
 
 
 def _place(found: Found) -> tuple[str, str]:

@@ -26,7 +26,7 @@ def check_code(function: HostedFunction) -> None:
             f"function {function.key}: Handler {function.handler!r} is not of the form module.function"
         )
     parts = module.replace("/", ".").split(".")
-    if not any(_holds(root, parts) for root in _roots(function, folder)):
+    if not any(holds(root, parts) for root in roots(function, folder)):
         path = "/".join(parts)
         raise OperatorNeeded(
             f"function {function.key}: Handler {function.handler!r} needs {path}.py in {folder}, which holds"
@@ -34,12 +34,14 @@ def check_code(function: HostedFunction) -> None:
         )
 
 
-def _roots(function: HostedFunction, folder: Path) -> list[Path]:
+def roots(function: HostedFunction, folder: Path) -> list[Path]:
+    """Where the function's own modules are looked for, in order."""
     extra = dict(function.environment).get("PYTHONPATH", "")
     return [folder, *(folder / entry for entry in extra.split(os.pathsep) if entry)]
 
 
-def _holds(root: Path, parts: list[str]) -> bool:
+def holds(root: Path, parts: list[str]) -> bool:
+    """Whether a module, by the parts of its name, is in a folder, or may be in a zip."""
     if root.is_file():  # a zip: only the interpreter can look inside
         return True
     place = root.joinpath(*parts)

@@ -70,7 +70,7 @@ class Pool:
     async def invoke(self, invocation: Invocation) -> Ending:
         """See `ports.Target`. Waits for a slot until `start_by`; a cancelled invocation's environment is killed."""
         try:
-            blueprint = self._blueprint or await self._draw(self._function)
+            blueprint = self._blueprint = self._blueprint or await self._draw(self._function)
         except OperatorNeeded as error:
             return Misconfigured(invocation.request_id, str(error))
         if not await self._has_slot(invocation.start_by):

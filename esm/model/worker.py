@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from esm.model.clocks import UnixTime
+
 ASYNC = "async"
 """The name under which the buckets of asynchronous events stand beside the mappings' UUIDs."""
 
@@ -14,6 +16,12 @@ def owner_name(worker: str, run: str) -> str:
 def worker_of(owner: str) -> str:
     """The worker id in the name of an owner; empty where nobody owns."""
     return owner.rpartition("/")[0] or owner
+
+
+def run_of(owner: str) -> str:
+    """The run in the name of an owner; empty where nobody owns, or a worker that named none."""
+    worker, _, run = owner.rpartition("/")
+    return run if worker else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +67,14 @@ class Heartbeat:
     """UUIDs of queue mappings that could use more receivers than they have."""
     broken: frozenset[str] = frozenset()
     """UUIDs of mappings whose target this worker does not reach."""
+    unlisted: frozenset[str] = frozenset()
+    """UUIDs of mappings whose shards this worker cannot list: somebody else should."""
     lock: HostLock | None = None
     ended: tuple[str, ...] = ()
     """Earlier runs under the same id whose end is proved: their lock was free."""
+    at: UnixTime | None = None
+    """When it was written, by the worker's own clock: for people, and for those who look once; no take-over rests on
+    it. Heartbeats of some versions do not say it."""
     extra: dict[str, object] = field(default_factory=dict)
     """Attributes of a newer version, kept and written back."""
 

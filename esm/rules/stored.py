@@ -50,8 +50,11 @@ class _LeaseDocument(msgspec.Struct):
     is_finished: bool = False
     window: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     """Absent where no tumbling window is open, and in leases of versions that knew none."""
+    done: list[list[dict[str, Any]]] | msgspec.UnsetType = msgspec.UNSET
+    """Absent where no lane of an earlier factor is ahead."""
     obeyed: int | msgspec.UnsetType = msgspec.UNSET
     """Absent where no order was ever carried out."""
+    released_at: float | msgspec.UnsetType = msgspec.UNSET
 
 
 class _WindowEntry(msgspec.Struct):
@@ -98,7 +101,9 @@ def encode_lease(lease: Lease) -> bytes:
         parents=lease.parents,
         is_finished=lease.is_finished,
         window=msgspec.UNSET if lease.window is None else _window_entry(lease.window),
+        done=[[position_document(position) for position in one] for one in lease.done] or msgspec.UNSET,
         obeyed=lease.obeyed or msgspec.UNSET,
+        released_at=msgspec.UNSET if lease.released_at is None else lease.released_at,
     )
     return msgspec.json.encode({**lease.extra, **msgspec.to_builtins(document)})
 
@@ -113,6 +118,8 @@ def decode_lease(value: bytes) -> Lease:
         attributes = msgspec.json.decode(value, type=dict[str, Any])
         document = msgspec.convert(attributes, _LeaseDocument)
         positions = tuple(position_of(entry) for entry in document.positions)
+        earlier = [] if document.done is msgspec.UNSET else document.done
+        done = tuple(tuple(position_of(entry) for entry in one) for one in earlier if one)
         window = None if document.window is msgspec.UNSET else _window(document.window)
     except msgspec.MsgspecError as error:
         raise unreadable("lease", str(error)) from error
@@ -129,7 +136,9 @@ def decode_lease(value: bytes) -> Lease:
         parents=document.parents,
         is_finished=document.is_finished,
         window=window,
+        done=done,
         obeyed=0 if document.obeyed is msgspec.UNSET else document.obeyed,
+        released_at=None if document.released_at is msgspec.UNSET else UnixTime(document.released_at),
         extra={name: entry for name, entry in attributes.items() if name not in _LeaseDocument.__struct_fields__},
     )
 

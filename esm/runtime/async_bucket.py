@@ -5,7 +5,6 @@ Law: a change of an event writes the new item before it removes the old one. A c
 event is tried once more than it had to be, and never lost.
 """
 
-import zlib
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -19,8 +18,6 @@ from esm.rules import async_stored
 from esm.rules.async_stored import Found
 from esm.runtime.surroundings import Surroundings
 
-BUCKETS = 64
-
 KIND = "async"
 
 _FUNCTIONS = "functions"
@@ -28,6 +25,9 @@ _FUNCTIONS = "functions"
 
 LEFTOVER_S = 900.0
 """Parts older than this that no event names were left by a crash: writing an event never takes so long."""
+
+LOOK_VALUES_MAX = 5
+"""Values that one look into a bucket holds at a time: what it has found, and what it goes through."""
 
 _PARTS_PAGE = 8
 """Parts looked at in one go: they are large."""
@@ -60,11 +60,6 @@ class Look:
     """When the first event is due that is not among `due`; None: there is none."""
 
 
-def bucket_of(request_id: str) -> int:
-    """The bucket of an event."""
-    return zlib.crc32(request_id.encode()) % BUCKETS
-
-
 class AsyncBuckets:
     """The events of one function. Every method raises Unavailable when the store cannot be reached."""
 
@@ -73,12 +68,11 @@ class AsyncBuckets:
         self._function = str(function.unqualified)
         self._is_named = False
 
-    async def add(self, event: AsyncEvent, due_at: UnixTime) -> None:
+    async def add(self, event: AsyncEvent, due_at: UnixTime, bucket: int) -> None:
         """Store an event: it is safe when this returns."""
         if not self._is_named:
             await self._put_once(Key(KIND, _FUNCTIONS, self._function), b'{"format":1}')
             self._is_named = True
-        bucket = bucket_of(event.request_id)
         wall_ms = max(0, round(self._around.clock.wall() * 1000))
         name = f"{wall_ms:015d}-{event.request_id}-{self._around.new_id()[-12:]}"
         value, parts = async_stored.encode(event, name)
@@ -87,14 +81,14 @@ class AsyncBuckets:
         await self._put_once(self._key(bucket, async_stored.item(due_at, event.request_id)), value)
 
     async def due(self, bucket: int, wall: UnixTime, busy: AbstractSet[str], most: int) -> Look:
-        """Up to `most` events that are due and not `busy`, oldest first.
+        """Up to `most` events (fewer than `LOOK_VALUES_MAX`) that are due and not `busy`, oldest first.
 
         Raises also: StoreTooNew, OperatorNeeded where a value is none of ours.
         """
         found: list[Held] = []
         after: str | None = None
         while True:
-            page = await self._around.store.scan(KIND, self._owner(bucket), after, len(busy) + most + 1)
+            page = await self._around.store.scan(KIND, self._owner(bucket), after, LOOK_VALUES_MAX - len(found))
             for item in page.items:
                 if item.key.item in busy:
                     continue

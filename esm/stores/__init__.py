@@ -4,12 +4,14 @@ Law: stores know keys, values and versions, never what the values mean.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from esm.aws.sessions import Sessions
 from esm.errors import RequestRefused
 from esm.ports import Store
+from esm.stores import sqlite
 from esm.stores.dynamodb import DynamoDBStore
 from esm.stores.memory import MemoryStore
 from esm.stores.sqlite import SqliteStore
@@ -24,13 +26,15 @@ async def open_store(
     *,
     exclusive: bool,
     read_only: bool = False,
+    lock: int | None = None,
     warn: Callable[[str], None] = lambda _: None,
 ) -> Store:
     """The store that `url` names: `memory://`, `sqlite:///absolute/path`, `sqlite:///./relative/path`,
     `dynamodb://TABLE` (through `sessions`, which stay the caller's).
 
     `exclusive`: the caller is the daemon, of which a SQLite file bears one at a time. `read_only`: beside a running
-    daemon or without one; makes nothing that is not there.
+    daemon or without one; makes nothing that is not there. `lock`: what `lending` yielded in the supervisor that has
+    started this worker.
     Raises: RequestRefused (the URL), OperatorNeeded (the file, or another daemon holds it), StoreTooNew.
     """
     scheme, separator, rest = url.partition("://")
@@ -38,10 +42,33 @@ async def open_store(
         case "memory" if separator and not rest:
             return MemoryStore()
         case "sqlite" if separator:
-            return await SqliteStore.open(sqlite_path(url), exclusive=exclusive, read_only=read_only)
+            return await SqliteStore.open(sqlite_path(url), exclusive=exclusive, read_only=read_only, lock=lock)
         case "dynamodb" if _TABLE.fullmatch(rest):
             assert sessions is not None, "a table is reached through sessions"
             return await DynamoDBStore.open(rest, sessions, warn=warn, read_only=read_only)
+        case _:
+            raise RequestRefused(f"The state {url!r} is not known. Use {_FORMS}.")
+
+
+@contextmanager
+def lending(url: str) -> Iterator[int | None]:
+    """Hold the state for workers while the body runs; yields a descriptor that each of them has to inherit, if any.
+
+    Blocks for as long as a damaged file takes to be found so.
+    Raises: as `open_store`; RequestRefused for a state that processes cannot share.
+    """
+    scheme, _, rest = url.partition("://")
+    match scheme:
+        case "memory":
+            raise RequestRefused(
+                "The state memory:// is each process's own: workers would share nothing, and each would deliver every"
+                " record. Name a file (ESM_STATE=sqlite:///absolute/path), or leave out --workers."
+            )
+        case "sqlite":
+            with sqlite.lending(sqlite_path(url)) as lock:
+                yield lock
+        case "dynamodb" if _TABLE.fullmatch(rest):
+            yield None
         case _:
             raise RequestRefused(f"The state {url!r} is not known. Use {_FORMS}.")
 

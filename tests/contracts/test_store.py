@@ -22,7 +22,7 @@ from esm.aws.sessions import Sessions
 from esm.errors import Conflict, OperatorNeeded, RequestRefused, StoreTooNew, Unavailable, ValueTooLarge
 from esm.model.stored import VALUE_BYTES_MAX, Key
 from esm.ports import Store
-from esm.stores import open_store
+from esm.stores import lending, open_store
 from esm.stores.disk import file_system
 
 KEY = Key("lease", "mapping-1", "shard-1")
@@ -488,3 +488,77 @@ def test_the_file_system_of_a_folder_is_the_innermost_mount() -> None:
     assert file_system(Path("/srv/local disk/state"), mounts) == "xfs"
     assert file_system(Path("/srvother"), mounts) == "ext4"
     assert file_system(Path("/home/u/far/away"), mounts) == "fuse.sshfs"
+
+
+WORKER = """
+import asyncio, sys
+from esm.errors import EsmError
+from esm.model.stored import Key
+from esm.stores import open_store
+
+async def main():
+    store = await open_store(sys.argv[1], exclusive=True, lock=int(sys.argv[2]))
+    await store.put(Key("lease", "one", sys.argv[3]), b"a", None)
+    print("written", flush=True)
+    sys.stdin.readline()
+    await store.aclose()
+    sys.stdin.readline()
+
+try:
+    asyncio.run(main())
+except EsmError as error:
+    print(error, flush=True)
+"""
+
+
+def worker(url: str, lock: int, name: str, *lent: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", WORKER, url, str(lock), name]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=lent)
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+async def test_a_file_that_is_lent_is_shared_by_those_who_inherit_its_lock_and_by_nobody_else(tmp_path: Path) -> None:
+    url = f"sqlite://{tmp_path}/state.db"
+    with lending(url) as lock:
+        assert lock is not None
+        workers = [worker(url, lock, str(n), lock) for n in range(2)]
+        assert [said(one) for one in workers] == ["written\n", "written\n"]
+        with pytest.raises(OperatorNeeded, match=f"in use by process {os.getpid()}"):
+            await open_store(url, exclusive=True)
+        stranger = os.open(tmp_path / "state.db.lock", os.O_RDWR)
+        other = os.open(tmp_path / "state.db", os.O_RDWR)
+        for lent in (stranger, other, 999):
+            given = [lent] if lent != 999 else []
+            refused = worker(url, lent, "by hand", *given)
+            assert "is not lent by a supervisor to this process: start workers by `esm run" in said(refused)
+            refused.communicate()
+        os.close(stranger)
+        os.close(other)
+        for one in workers:
+            assert one.stdin is not None
+            one.stdin.write("\n")
+            one.stdin.flush()
+        with pytest.raises(OperatorNeeded, match="in use by process"):
+            await open_store(url, exclusive=True)  # a worker that closes does not unlock the file for all
+    for one in workers:
+        one.communicate()
+    store = await open_store(url, exclusive=True)
+    assert len((await store.scan("lease", "one")).items) == 2
+    await store.aclose()
+
+
+def test_what_cannot_be_shared_or_used_is_not_lent(tmp_path: Path) -> None:
+    with pytest.raises(RequestRefused, match=r"memory:// is each process's own: .* Name a file"), lending("memory://"):
+        pass
+    with pytest.raises(RequestRefused, match="is not known"), lending("redis://x"):
+        pass
+    with lending("dynamodb://some-table") as lock:
+        assert lock is None
+    garbage(tmp_path / "state.db")
+    for _ in range(2):  # the refusal lets go of the lock
+        with pytest.raises(OperatorNeeded, match="not a SQLite database"), lending(f"sqlite://{tmp_path}/state.db"):
+            pass

@@ -284,3 +284,23 @@ def test_the_api_is_served_over_an_empty_configuration(world: World) -> None:
     assert caller(world).list_functions()["Functions"] == []
     assert client("lambda", world.api_url).list_event_source_mappings()["EventSourceMappings"] == []
     assert world.stop() == 0
+
+
+def test_every_worker_of_a_crew_sees_what_is_asked_of_one_of_them(world: World, ministack: str) -> None:
+    queue = Queue(ministack, "api-crew")
+    world.configure(endpoint_url=ministack, functions={"orders": world.function()})
+    world.start("--workers", "2", ESM_WORKER_ID="w")
+    assert world.log().count("api=127.0.0.1") == 2
+    apis = [caller(world) for _ in range(8)]  # connections go to the one or the other
+    uuid = apis[0].create_event_source_mapping(FunctionName="orders", EventSourceArn=queue.arn, BatchSize=1)["UUID"]
+    began = time.monotonic()
+    wait_for(lambda: world.log().count("mapping started") == 2, "both run it")
+    assert time.monotonic() - began < 3
+    queue.send(*[f"r{number}" for number in range(20)])
+    wait_for(lambda: len(set(world.taken())) == 20, "it is delivered")
+    for api in apis:
+        wait_for(lambda api=api: state(api, uuid) == "Enabled", "everyone shows it")
+    apis[1].delete_event_source_mapping(UUID=uuid)
+    for api in apis:
+        wait_for(lambda api=api: state(api, uuid) == "gone", "it is gone for everyone")
+    assert world.stop() == 0

@@ -57,6 +57,7 @@ def leases(draw: st.DrawFn) -> Lease:
         is_finished=draw(st.booleans()),
         extra=draw(UNKNOWN),
         window=draw(st.none() | WINDOWS),
+        done=tuple(draw(st.lists(st.lists(POSITIONS, min_size=1, max_size=10).map(tuple), max_size=3))),
     )
 
 

@@ -20,8 +20,8 @@ from esm.model.notice import AsyncNotice
 from esm.model.outcome import Outcome
 from esm.model.record import Message
 from esm.model.stored import Key
+from esm.rules.buckets import bucket_of
 from esm.rules.scaling import Pressure
-from esm.runtime.async_bucket import bucket_of
 from esm.runtime.async_events import Accepting, AsyncEvents
 from esm.runtime.async_function import AsyncFunction
 from esm.runtime.gate import Gate
@@ -230,6 +230,26 @@ def test_a_function_that_hangs_holds_up_no_other() -> None:
     simulate(main)
 
 
+def test_what_runs_already_takes_no_memory_from_what_is_to_be_looked_at() -> None:
+    play = Play(17, RULES, faults=False, concurrency=40)
+    play.world.buffer_bytes = 32 * 1024 * 1024
+    play.target._duration_s = 1e6
+    ids = [name for name in (f"r{number}" for number in range(3000)) if bucket_of(name) == 0][:40]
+
+    async def main() -> None:
+        events = play.fresh()
+        async with anyio.create_task_group() as tasks:
+            await play.world.budget.reserve(30 * 1024 * 1024)
+            for name in ids:
+                await events.accept(FUNCTION, b'{"Records": [{"id": 1, "key": "k"}]}', request_id=name)
+            tasks.start_soon(events.run)
+            await anyio.sleep(60)
+            assert play.target.in_flight == len(ids)
+            tasks.cancel_scope.cancel()
+
+    simulate(main)
+
+
 @pytest.mark.parametrize("kind", [Unreachable, Throttled])
 def test_a_target_that_takes_nothing_is_not_asked_in_a_rush(kind: type[Ending]) -> None:
     play = Play(5, RULES, faults=False)
@@ -386,7 +406,7 @@ def test_a_mapping_hands_its_batches_over_and_says_what_was_not_stored() -> None
 
     async def main() -> None:
         events = play.fresh()
-        target = Accepting(events, play.target, play.world.around())
+        target = Accepting(events, "role", play.world.around())
         assert await target.facts() == FunctionFacts(None, "role")
         assert target.concurrency is None
         await target.wait_free()
