@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping as Table
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import anyio
 
 from esm.errors import OperatorNeeded, StoreTooNew, Unavailable
+from esm.rules import desired
 
 if TYPE_CHECKING:
     from esm.backing import Backing
     from esm.catalogue import Catalogue
     from esm.model.control import Control
+    from esm.model.mapping import Mapping
     from esm.runtime.orders import OrderBook
     from esm.runtime.supervisor import Plan
     from esm.telemetry import Telemetry
 
 LOOK_EVERY_S = 1.0
 """How often the change counter in the store is looked at: pauses, rewinds and skips come from other processes."""
+
+
+async def every_mapping(catalogue: Catalogue, declared: Sequence[Mapping]) -> list[Mapping]:
+    """The declared mappings, which stand in the configuration, and those of the API that may run beside them.
+
+    Raises: Unavailable, StoreTooNew, OperatorNeeded.
+    """
+    return [*declared, *desired.chosen(declared, await catalogue.mappings()).mappings]
 
 
 class Wishes:

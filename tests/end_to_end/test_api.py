@@ -76,6 +76,13 @@ def test_mappings_are_made_changed_and_deleted_by_boto3_and_survive_a_restart(wo
     assert time.monotonic() - began < 2.5
     queue.send("one")
     wait_for(lambda: world.taken() == ["one"], "it is delivered")
+    assert uuid in world.command("status").stdout
+    assert "paused." in world.command("pause", uuid[:13]).stdout
+    wait_for(lambda: state(api, uuid) == "Disabled", "an operator lets it rest")
+    assert api.get_event_source_mapping(UUID=uuid)["StateTransitionReason"] == "paused by operator"
+    assert "resumed." in world.command("resume", "api-1").stdout
+    assert "made through the API" in world.command("forget", uuid).stderr
+    wait_for(lambda: state(api, uuid) == "Enabled", "it goes on")
     assert api.update_event_source_mapping(UUID=uuid, Enabled=False)["State"] == "Disabling"
     wait_for(lambda: state(api, uuid) == "Disabled", "it rests")
     assert world.stop() == 0
