@@ -22,7 +22,7 @@ from esm.crew.supervising import WORKERS_MAX, Crew, worker_command
 from esm.errors import ConfigurationRefused, EsmError
 from esm.model.arn import SourceKind
 from esm.settings import Settings, load_settings
-from esm.stores import open_store
+from esm.state import open_state
 from esm.telemetry import Telemetry, set_up_logging
 
 Migration = Callable[[Settings, Configuration, migration.Request], Awaitable[list[str]]]
@@ -244,7 +244,7 @@ def _report(problems: Sequence[str]) -> int:
 
 
 async def _show(settings: Settings, configuration: Configuration, *, as_json: bool, watch: bool) -> None:
-    store = await open_store(settings.state, exclusive=False, read_only=True)
+    store = await open_state(settings, configuration, exclusive=False, read_only=True)
     try:
         console = Console()
         if not console.is_terminal:

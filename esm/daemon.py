@@ -49,7 +49,8 @@ from esm.runtime.supervisor import Plan, Runner, Supervisor
 from esm.runtime.surroundings import ByteBudget, Signal, Surroundings, SystemClock
 from esm.settings import Settings, state_folder
 from esm.sources import open_queue, open_stream
-from esm.stores import open_store, sqlite_path, worker_lock
+from esm.state import open_bucket, open_state
+from esm.stores import sqlite_path, worker_lock
 from esm.stores.worker_lock import WorkerLock
 from esm.targets import make_target
 from esm.targets.counted import Counted
@@ -209,7 +210,7 @@ class Daemon:
         self._have_all_begun = False
         self._fleet: Fleet | None = None
         self._displaced: BaseException | None = None
-        self._is_sole = place is None
+        self._is_sole = place is None and not settings.state.startswith("dynamodb:")
         self._adapters: Adapters | None = None
         self._telemetry = Telemetry(
             CollectorRegistry(), per_shard=settings.metrics_per_shard, tag_labels=settings.tag_labels
@@ -221,14 +222,20 @@ class Daemon:
         """Run until a signal. Raises: OperatorNeeded, RequestRefused, StoreTooNew when it cannot start."""
         settings, telemetry = self._settings, self._telemetry
         async with AsyncExitStack() as stack:
-            store = await open_store(settings.state, exclusive=True, lock=self._place.lock if self._place else None)
+            store = await open_state(
+                settings, self._configuration, telemetry.aws_request, exclusive=True, warn=telemetry.warned,
+                lock=self._place.lock if self._place else None,
+            )  # fmt: skip
             stack.push_async_callback(store.aclose)
             self._fleet = fleet = self._member(store, stack)
+            blobs = await open_bucket(settings, self._configuration, telemetry.aws_request)
+            if blobs is not None:
+                stack.push_async_callback(blobs.aclose)
             around = Surroundings(
                 clock=SystemClock(), telemetry=telemetry, store=store,
                 budget=ByteBudget(settings.buffer_bytes_max), jitter=random.random, new_id=_new_id,
                 worker=settings.worker_id, sqs_wait_s=settings.sqs_wait_s,
-                checkpoint_interval_s=settings.checkpoint_interval_s, members=fleet,
+                checkpoint_interval_s=settings.checkpoint_interval_s, blobs=blobs, members=fleet,
             )  # fmt: skip
             adapters = make_adapters(settings, self._configuration, telemetry)
             stack.push_async_callback(adapters.aclose)
@@ -240,23 +247,28 @@ class Daemon:
             telemetry.live.async_backlogs = adapters.events.backlogs
             telemetry.live.buffered_bytes = lambda: around.budget.used_bytes
             telemetry.live.heartbeat_age_s = lambda: fleet.heartbeat_age_s
-            answers = FleetStatus(
-                store, around.clock, telemetry, around.worker, supervisor.views, Sightings(settings.failover_s)
-            )
-            app = operations.application(telemetry.exposed, answers.answer, lambda: self.is_ready(supervisor.views()))
-            host, port = settings.metrics_host_port
-            bound = settings.metrics_address.rpartition(":")[0]
-            port = await stack.enter_async_context(operations.serving(app, host, port, self._socket))
+            metrics = await self._serve_tools(stack, around, supervisor)
             self._adapters = adapters
-            catalogue = Catalogue(store)
+            catalogue = Catalogue(store, blobs)
             self._backing.join(adapters, supervisor.views, fleet.may_be_free, fleet.peers)
             api = await stack.enter_async_context(
                 serving_api(settings, around, catalogue, self._backing, lambda: self._is_ready, self._place is not None)
             )  # fmt: skip
-            telemetry.started(worker=settings.worker_id, state=settings.state, metrics=f"{bound}:{port}", api=api,
+            telemetry.started(worker=settings.worker_id, state=settings.state, metrics=metrics, api=api,
                               mappings=len(self._configuration.mappings), pid=os.getpid())  # fmt: skip
             await self._wishes.know(catalogue, adapters.orders)
             await self._serve(supervisor, Reporter(around, supervisor), adapters, catalogue)
+
+    async def _serve_tools(self, stack: AsyncExitStack, around: Surroundings, supervisor: Supervisor) -> str:
+        """Answer what operators' tools ask; returns the address."""
+        settings, views = self._settings, supervisor.views
+        answers = FleetStatus(
+            around.store, around.clock, around.telemetry, around.worker, views, Sightings(settings.failover_s)
+        )
+        app = operations.application(around.telemetry.exposed, answers.answer, lambda: self.is_ready(views()))
+        host, port = settings.metrics_host_port
+        port = await stack.enter_async_context(operations.serving(app, host, port, self._socket))
+        return f"{settings.metrics_address.rpartition(':')[0]}:{port}"
 
     def _member(self, store: Store, stack: AsyncExitStack) -> Fleet:
         """This worker among those that share the store. Raises: OperatorNeeded where its id is taken."""

@@ -26,6 +26,10 @@ class OperatorNeeded(EsmError):
     """The operator must act: a permission, a missing queue, stream or function. Shown on the mapping, tried slowly."""
 
 
+class StateMissing(OperatorNeeded):
+    """There is no state yet, and whoever asked makes none."""
+
+
 class NoticeTooLarge(OperatorNeeded):
     """A notice is larger than its destination takes: sending the same again cannot help, a smaller one can."""
 

@@ -6,7 +6,6 @@ from esm.catalogue import Catalogue
 from esm.catalogue.running import runs_at
 from esm.config import Configuration
 from esm.errors import RequestRefused
-from esm.rules.sightings import FAILOVER_S
 from esm.settings import Settings
 
 
@@ -28,7 +27,7 @@ async def forget(catalogue: Catalogue, name: str, settings: Settings, *, is_dry:
     stands = await catalogue.stands(name, also)
     if not any(stands.values()):
         raise RequestRefused(f"Nothing is stored of a mapping {name!r}: give its whole UUID, as `esm leases` shows it.")
-    running = await runs_at(catalogue, name, also, FAILOVER_S, _waits)
+    running = await runs_at(catalogue, name, also, settings.failover_s, _waits)
     if running:
         which = "daemon" if len(running) == 1 else "daemons"
         raise RequestRefused(

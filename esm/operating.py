@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from collections.abc import Mapping as Table
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -29,13 +30,12 @@ from esm.model.lease import Lease
 from esm.model.mapping import Mapping
 from esm.model.position import AfterSequence, AtSequence, AtTimestamp, Position, TrimHorizon
 from esm.model.worker import run_of, worker_of
-from esm.ports import Store
 from esm.rules import operating, stored
 from esm.rules.fleet_views import Life
 from esm.rules.progress import is_at_or_before, lowest
-from esm.rules.sightings import FAILOVER_S, Sightings, Word, owner_life
+from esm.rules.sightings import Sightings, Word, owner_life
 from esm.settings import Settings, load_settings
-from esm.stores import open_store
+from esm.state import open_bucket, open_state
 
 PIPED_WIDTH = 300
 """Columns of a table that does not go to a terminal."""
@@ -134,7 +134,7 @@ def _pause(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
         print(f"{_shown(mapping)}: {'paused' if is_new else 'is paused already'}.")
         return 0
 
-    return _with_store(settings, pause)
+    return _with_store(settings, configuration, pause)
 
 
 def _resume(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
@@ -147,14 +147,14 @@ def _resume(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
         print(f"{_shown(mapping)}: {'resumed' if was_paused else 'was not paused'}.{rest}")
         return 0
 
-    return _with_store(settings, resume)
+    return _with_store(settings, configuration, resume)
 
 
 def _rewind(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
     settings, configuration = _load(arguments, environ)
     mapping = found(configuration.mappings, arguments.mapping)
     _check_stream(mapping, "rewind", "a queue has no positions, and what was deleted from it is gone.")
-    return _with_store(settings, partial(_order_rewind, arguments, mapping))
+    return _with_store(settings, configuration, partial(_order_rewind, arguments, mapping))
 
 
 async def _order_rewind(arguments: argparse.Namespace, mapping: Mapping, catalogue: Catalogue) -> int:
@@ -189,7 +189,7 @@ def _skip(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
     settings, configuration = _load(arguments, environ)
     mapping = found(configuration.mappings, arguments.mapping)
     _check_stream(mapping, "skip", "a message that fails goes by the queue's own redrive policy.")
-    return _with_store(settings, partial(_order_skip, arguments, mapping))
+    return _with_store(settings, configuration, partial(_order_skip, arguments, mapping))
 
 
 async def _order_skip(arguments: argparse.Namespace, mapping: Mapping, catalogue: Catalogue) -> int:
@@ -276,13 +276,13 @@ def _leases(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
             _print_leases(found)
         return 0
 
-    return _with_store(settings, show, writes=False)
+    return _with_store(settings, configuration, show, writes=False)
 
 
 async def _owned(catalogue: Catalogue, mappings: Sequence[str], settings: Settings) -> list[tuple[Lease, Life | None]]:
     """The leases of mappings, each with whether its owner lives; None where it has none."""
     leases = [lease for mapping in mappings for lease in (await catalogue.held(mapping)).leases]
-    now, sightings = Instant(time.monotonic()), Sightings(FAILOVER_S)
+    now, sightings = Instant(time.monotonic()), Sightings(settings.failover_s)
     also = {settings.worker_id, *[worker_of(lease.owner) for lease in leases if lease.owner]}
     words = {word.worker: word for word in await catalogue.words(also)}
     sightings.looked(words.values(), now)
@@ -352,7 +352,7 @@ def _forget(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
         await forgetting.forget(catalogue, arguments.mapping, settings, is_dry=not arguments.yes)
         return 0
 
-    return _with_store(settings, forget)
+    return _with_store(settings, configuration, forget)
 
 
 def _load(arguments: argparse.Namespace, environ: Table[str, str]) -> tuple[Settings, Configuration]:
@@ -362,7 +362,7 @@ def _load(arguments: argparse.Namespace, environ: Table[str, str]) -> tuple[Sett
 
     async def every() -> list[Mapping]:
         try:
-            store = await open_store(settings.state, exclusive=False, read_only=True)
+            store = await open_state(settings, configuration, exclusive=False, read_only=True)
         except (OperatorNeeded, Unavailable):
             return list(configuration.mappings)  # the command itself says what is wrong
         try:
@@ -375,21 +375,26 @@ def _load(arguments: argparse.Namespace, environ: Table[str, str]) -> tuple[Sett
     return settings, replace(configuration, mappings=tuple(anyio.run(every)))
 
 
-def _with_store(settings: Settings, act: Callable[[Catalogue], Awaitable[int]], *, writes: bool = True) -> int:
+def _with_store(
+    settings: Settings, configuration: Configuration, act: Callable[[Catalogue], Awaitable[int]], *, writes: bool = True
+) -> int:
     if settings.state.startswith("memory:"):
         raise RequestRefused(
-            "ESM_STATE is memory://, which no other process can reach: operate a daemon that keeps its state in a file."
+            "ESM_STATE is memory://, which no other process can reach: operate a daemon that keeps its state in a file,"
+            " or in a table."
         )
 
     async def run() -> int:
-        store: Store = await open_store(settings.state, exclusive=False, read_only=True)
-        try:
+        async with AsyncExitStack() as stack:
+            store = await open_state(settings, configuration, exclusive=False, read_only=True)
+            stack.push_async_callback(store.aclose)
             if writes:  # only now: what is not there is not made
-                await store.aclose()
-                store = await open_store(settings.state, exclusive=False)
-            return await act(Catalogue(store))
-        finally:
-            await store.aclose()
+                store = await open_state(settings, configuration, exclusive=False)
+                stack.push_async_callback(store.aclose)
+            blobs = await open_bucket(settings, configuration) if writes else None
+            if blobs is not None:
+                stack.push_async_callback(blobs.aclose)
+            return await act(Catalogue(store, blobs))
 
     return anyio.run(run)
 

@@ -19,7 +19,7 @@ from esm.model.view import MappingView
 from esm.model.worker import ASYNC
 from esm.ports import Store
 from esm.rules.fleet_views import Difference, FleetView, Life, Report, combined, differences, named
-from esm.rules.sightings import FAILOVER_S, FRESH_S, Sightings, Word
+from esm.rules.sightings import FRESH_S, Sightings, Word
 from esm.settings import Settings
 from esm.wishes import every_mapping
 
@@ -94,7 +94,7 @@ class Looker:
         self._store = store
         self._configuration = configuration
         self._worker = settings.worker_id
-        self._sightings = Sightings(FAILOVER_S)
+        self._sightings = Sightings(settings.failover_s)
 
     async def look(self) -> Overview:
         """What the workers do now. Raises: Unavailable, StoreTooNew, OperatorNeeded."""

@@ -16,10 +16,7 @@ from esm.settings import Settings, load_settings
 from tests.servers import SERVERS
 
 KUBERNETES = "1.37"
-COMING = {"ESM_BLOBS", "ESM_FAILOVER_S", "ESM_STATE"}
-"""Settings that come with several workers, or take `dynamodb://` with them: this set goes with the change that brings
-them."""
-SETTINGS = {f"ESM_{name.upper()}" for name in Settings.model_fields} | COMING
+SETTINGS = {f"ESM_{name.upper()}" for name in Settings.model_fields}
 OPERATORS_OWN = {"ServiceMonitor", "PrometheusRule", "ScaledObject"}
 """Kinds of the Prometheus Operator and of KEDA: their schemas are not Kubernetes's."""
 WORKLOADS = {"StatefulSet", "Deployment"}
@@ -160,7 +157,7 @@ def check_enough(manifests: list[Manifest]) -> None:
     """The daemon takes the settings; time to drain, and memory, are enough."""
     settings = environ(manifests)
     assert {name for name in settings if name.startswith("ESM_")} <= SETTINGS
-    load_settings({name: value for name, value in settings.items() if name not in COMING}, {})
+    load_settings(settings, {})
     grace_s = float(settings["ESM_SHUTDOWN_GRACE_S"])
     longest_s = max([0, *(one.get("Timeout", 0) for one in configured(manifests).get("functions", {}).values())])
     assert grace_s >= float(settings.get("ESM_SQS_WAIT_S", 20)) + longest_s + 5

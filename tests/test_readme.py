@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import yaml
@@ -24,6 +23,8 @@ from esm.model.clocks import UnixTime
 from esm.rules import parameters
 from esm.settings import load_settings, settings_table
 from esm.sources import dynamodb, kinesis, sqs
+from esm.stores import dynamodb as table
+from esm.stores import s3 as bucket
 from esm.targets import aws_lambda
 from esm.telemetry import Telemetry
 from tests import servers
@@ -31,22 +32,25 @@ from tests import servers
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
-IAM: tuple[tuple[str, ModuleType], ...] = (
-    ("a mapping of an SQS queue", sqs),
-    ("a mapping of a Kinesis stream", kinesis),
-    ("a mapping of a DynamoDB stream", dynamodb),
-    ("a function in AWS Lambda", aws_lambda),
-    ("an SQS destination", to_sqs),
-    ("an SNS destination", to_sns),
-    ("who assumes a role; the role itself has the actions above", clients),
-    ("an S3 destination", to_s3),
+IAM: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("a mapping of an SQS queue", sqs.IAM_ACTIONS),
+    ("a mapping of a Kinesis stream", kinesis.IAM_ACTIONS),
+    ("a mapping of a DynamoDB stream", dynamodb.IAM_ACTIONS),
+    ("a function in AWS Lambda", aws_lambda.IAM_ACTIONS),
+    ("an SQS destination", to_sqs.IAM_ACTIONS),
+    ("an SNS destination", to_sns.IAM_ACTIONS),
+    ("who assumes a role; the role itself has the actions above", clients.IAM_ACTIONS),
+    ("an S3 destination", to_s3.IAM_ACTIONS),
+    ("the state in DynamoDB", table.IAM_ACTIONS),
+    ("making its table at the first start", table.IAM_ACTIONS_TO_CREATE),
+    ("`ESM_BLOBS`", bucket.IAM_ACTIONS),
 )
 
 
 def iam_table() -> str:
     rows = ["| for | `Action` |", "|---|---|"]
-    for name, module in IAM:
-        rows.append(f"| {name} | {', '.join(f'`{action}`' for action in module.IAM_ACTIONS)} |")
+    for name, actions in IAM:
+        rows.append(f"| {name} | {', '.join(f'`{action}`' for action in actions)} |")
     return "\n".join(rows)
 
 
@@ -107,6 +111,30 @@ def test_every_other_configuration_of_the_readme_makes_sense(text: str, tmp_path
 def test_the_policies_of_the_readme_are_json() -> None:
     for text in blocks(README, "json"):
         assert json.loads(text)["Version"] == "2012-10-17"
+
+
+def test_the_policy_of_the_state_allows_what_table_and_bucket_need_and_no_more() -> None:
+    (text,) = blocks(between("### State in DynamoDB", "## Security"), "json")
+    allowed = {statement["Sid"]: tuple(statement["Action"]) for statement in json.loads(text)["Statement"]}
+    assert allowed == {
+        "State": table.IAM_ACTIONS, "StateOnFirstUse": table.IAM_ACTIONS_TO_CREATE, "Blobs": bucket.IAM_ACTIONS
+    }  # fmt: skip
+
+
+def test_what_makes_the_table_is_what_the_program_says() -> None:
+    assert table.create_command("esm") in between("### State in DynamoDB", "## Security")
+
+
+def test_the_cost_of_the_state_is_what_the_formula_gives() -> None:
+    text = between("### State in DynamoDB", "## Security")
+    minutes, workers, shards = 30 * 24 * 60, 3, 20
+    dollars = []
+    for interval_s in (1, 5):
+        writes = minutes * (workers * 24 + shards * 60 // interval_s + workers * 12 * 4)
+        reads = minutes * workers * 60
+        dollars.append(round((writes * 0.625 + reads * 0.125) / 1e6))
+    assert f"a million ${dollars[0]}." in text
+    assert f"is ${dollars[1]}, and" in text.replace("\n", " ")
 
 
 def exported() -> set[str]:

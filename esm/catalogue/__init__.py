@@ -14,7 +14,7 @@ from esm.model.control import Caller, Control, Order, Pause
 from esm.model.desired import DesiredMapping
 from esm.model.lease import Lease
 from esm.model.stored import Key, Stored
-from esm.ports import Store
+from esm.ports import Blobs, Store
 from esm.rules import controls, desired, heartbeats, operating, starting, stored
 from esm.rules.sightings import Word
 from esm.rules.starting import START_ITEM, Start
@@ -44,8 +44,10 @@ class Held:
 class Catalogue:
     """Desired state in a store. Every method raises Unavailable, StoreTooNew, and OperatorNeeded (no value of ours)."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, blobs: Blobs | None = None) -> None:
+        """`blobs`: where states of windows lie that are larger than an item."""
         self._store = store
+        self._blobs = blobs
 
     async def changes(self) -> int:
         """Differs from what it was before whenever desired state has changed; 0: it never has."""
@@ -182,6 +184,8 @@ class Catalogue:
         items = [item for kind in _OF_MAPPINGS for item in await self._all(kind, mapping)]
         items += [item for key in _keys(mapping).values() if (item := await self._store.get(key)) is not None]
         for item in items:
+            await remove_blob(item, self._blobs)
+        for item in items:
             await self._remove(item)
         return len(items)
 
@@ -208,6 +212,19 @@ class Catalogue:
 
     async def _all(self, kind: str, owner: str) -> list[Stored]:
         return await everything(self._store, kind, owner)
+
+
+async def remove_blob(item: Stored, blobs: Blobs | None) -> None:
+    """Remove the blob that an item of a window's state stands for; its item goes afterwards.
+
+    Raises: RequestRefused (nobody says where it lies), Unavailable.
+    """
+    blob = stored.state_blob(item.value) if item.key.kind == "window" else None
+    if blob is None:
+        return
+    if blobs is None:
+        raise RequestRefused(f"The state of a window of {item.key.owner} lies in a bucket: name it (ESM_BLOBS).")
+    await blobs.delete(blob)
 
 
 def _control_key(mapping: str) -> Key:

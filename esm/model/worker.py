@@ -8,6 +8,11 @@ ASYNC = "async"
 """The name under which the buckets of asynchronous events stand beside the mappings' UUIDs."""
 
 
+def is_mapping(name: str) -> bool:
+    """Whether a name of a heartbeat's `mappings` is that of one: buckets and subjects of shares stand beside them."""
+    return name != ASYNC and ":" not in name
+
+
 def owner_name(worker: str, run: str) -> str:
     """How leases name an owner: a worker that starts again is another owner than before."""
     return f"{worker}/{run}"
@@ -70,6 +75,8 @@ class Heartbeat:
     unlisted: frozenset[str] = frozenset()
     """UUIDs of mappings whose shards this worker cannot list: somebody else should."""
     lock: HostLock | None = None
+    moves: dict[str, int] = field(default_factory=dict)
+    """Epochs of mappings that it ran earlier and is no candidate for any more: it may still let shards go."""
     ended: tuple[str, ...] = ()
     """Earlier runs under the same id whose end is proved: their lock was free."""
     at: UnixTime | None = None
@@ -82,3 +89,8 @@ class Heartbeat:
     def owner(self) -> str:
         """How leases name it."""
         return owner_name(self.worker, self.run)
+
+    def epoch(self, uuid: str) -> int:
+        """How often it has changed who owns shards of a mapping."""
+        known = self.mappings.get(uuid)
+        return self.moves.get(uuid, 0) if known is None else known.epoch

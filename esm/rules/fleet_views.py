@@ -14,7 +14,7 @@ from enum import Enum
 from esm.model.clocks import UnixTime
 from esm.model.mapping import NO_RECORDS, OK, State
 from esm.model.view import MappingView, ShardView
-from esm.model.worker import ASYNC, Heartbeat
+from esm.model.worker import Heartbeat, is_mapping
 
 PROBLEM = "PROBLEM"
 """How a last result begins that somebody should look at."""
@@ -106,7 +106,7 @@ def differences(heartbeats: Iterable[Heartbeat], shown: Mapping[str, Collection[
     """
     offered = {heartbeat.worker: heartbeat.mappings for heartbeat in heartbeats}
     found = []
-    for uuid in sorted({uuid for mappings in offered.values() for uuid in mappings} - {ASYNC}):
+    for uuid in sorted({uuid for mappings in offered.values() for uuid in mappings if is_mapping(uuid)}):
         groups: defaultdict[str, list[str]] = defaultdict(list)
         for worker in sorted(offered):
             if uuid in offered[worker]:

@@ -29,6 +29,7 @@ class _Document(msgspec.Struct, omit_defaults=True):
     broken: list[str] = []
     unlisted: list[str] = []
     lock: tuple[str, int, int, str] | None = None
+    moves: dict[str, int] = {}
     ended: tuple[str, ...] = ()
     at: float | None = None
 
@@ -46,7 +47,8 @@ def encode(heartbeat: Heartbeat) -> bytes:
         is_leaving=heartbeat.is_leaving, is_released=heartbeat.is_released,
         mappings={uuid: (known.digest, known.epoch) for uuid, known in heartbeat.mappings.items()},
         busy=sorted(heartbeat.busy), broken=sorted(heartbeat.broken), unlisted=sorted(heartbeat.unlisted),
-        lock=None if lock is None else (lock.path, lock.device, lock.inode, lock.boot), ended=heartbeat.ended,
+        lock=None if lock is None else (lock.path, lock.device, lock.inode, lock.boot), moves=heartbeat.moves,
+        ended=heartbeat.ended,
     )  # fmt: skip
     return msgspec.json.encode({**heartbeat.extra, "format": FORMAT, **msgspec.to_builtins(document)})
 
@@ -69,7 +71,7 @@ def decode(value: bytes) -> Heartbeat:
         mappings={uuid: Known(digest, epoch) for uuid, (digest, epoch) in document.mappings.items()},
         busy=frozenset(document.busy), broken=frozenset(document.broken),
         unlisted=frozenset(document.unlisted),
-        lock=None if document.lock is None else HostLock(*document.lock), ended=document.ended,
+        lock=None if document.lock is None else HostLock(*document.lock), moves=document.moves, ended=document.ended,
         extra={name: entry for name, entry in attributes.items() if name not in _KNOWN},
     )  # fmt: skip
 

@@ -34,8 +34,11 @@ class Liveness:
         self._heartbeats: dict[str, Heartbeat] = {}
 
     def looked(self, heartbeats: Iterable[Heartbeat], now: Instant) -> None:
-        """A look at all heartbeats, which began at `now`, has brought these."""
-        self._watched_s += min(max(0.0, now - self._looked_at), self._failover_s / GAPS)
+        """A look at all heartbeats, which ended at `now`, has brought these.
+
+        Its end counts: what it has brought may have been written just before.
+        """
+        self._watched_s = self._watched_until(now)
         self._looked_at = now
         self._heartbeats = {}
         for heartbeat in heartbeats:
@@ -47,12 +50,12 @@ class Liveness:
                     self._forget(owner)
 
     def saw(self, heartbeat: Heartbeat, now: Instant) -> None:
-        """One heartbeat, read now."""
+        """One heartbeat, which was read at `now` at the latest; an older one than is known changes nothing."""
         owner = heartbeat.owner
         self._heartbeats[heartbeat.worker] = heartbeat
-        if self._beats.get(owner) != heartbeat.beat:
+        if heartbeat.beat > self._beats.get(owner, -1):
             self._beats[owner] = heartbeat.beat
-            self._since[owner] = self._watched_s
+            self._since[owner] = self._watched_until(now)
             self._seen_at[owner] = now
         if heartbeat.is_released:
             self.ended(owner)
@@ -96,6 +99,9 @@ class Liveness:
     def forgettable(self) -> list[Heartbeat]:
         """Those that nobody has to keep any more."""
         return [one for one in self.heartbeats if self._watched_s - self._since[one.owner] > FORGET_AFTER_S]
+
+    def _watched_until(self, now: Instant) -> float:
+        return self._watched_s + min(max(0.0, now - self._looked_at), self._failover_s / GAPS)
 
     def _forget(self, owner: str) -> None:
         for known in (self._since, self._seen_at, self._beats, self._gone):

@@ -13,9 +13,6 @@ from esm.model.view import MappingView
 from esm.model.worker import Heartbeat
 from esm.rules.fleet_views import Life, Report
 
-FAILOVER_S = 10.0
-"""After so long without a heartbeat a worker is taken for gone."""
-
 FRESH_S = 20.0
 """A worker whose last word is older than this, and than two failover times, is shown as silent."""
 

@@ -14,7 +14,7 @@ from esm.errors import OperatorNeeded, StoreTooNew
 from esm.model.clocks import UnixTime
 from esm.model.lease import Lease
 from esm.model.position import AfterSequence, AtSequence, AtTimestamp, Position, TrimHorizon
-from esm.model.stored import VALUE_BYTES_MAX
+from esm.model.stored import VALUE_BYTES_MAX, Blob
 from esm.model.view import MappingView, ShardView
 from esm.model.window import StoredState
 
@@ -72,6 +72,8 @@ class _StateDocument(msgspec.Struct):
     part: int
     parts: int
     state: bytes
+    blob: Blob | msgspec.UnsetType = msgspec.UNSET
+    """Absent where the state stands in the items themselves."""
 
 
 class _Head(msgspec.Struct):
@@ -152,6 +154,21 @@ def encode_state(state: bytes) -> list[bytes]:
     chunks = [state[at : at + STATE_PART_BYTES] for at in range(0, len(state), STATE_PART_BYTES)] or [b""]
     parts = len(chunks)
     return [msgspec.json.encode(_StateDocument(FORMAT, part, parts, chunk)) for part, chunk in enumerate(chunks)]
+
+
+def encode_state_blob(blob: Blob) -> bytes:
+    """The one part of a state that is a blob."""
+    return msgspec.json.encode(_StateDocument(FORMAT, 0, 1, b"", blob))
+
+
+def state_blob(value: bytes) -> Blob | None:
+    """The blob that a part of a state stands for; None where it holds the state itself. Raises as `decode_state`."""
+    check_format(value, "window state")
+    try:
+        blob = msgspec.json.decode(value, type=_StateDocument).blob
+    except msgspec.MsgspecError as error:
+        raise unreadable("window state", str(error)) from error
+    return None if blob is msgspec.UNSET else blob
 
 
 def decode_state(values: Sequence[bytes], stored: StoredState) -> bytes:

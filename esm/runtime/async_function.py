@@ -193,7 +193,7 @@ class AsyncFunctionRunner:
         size_bytes = len(held.stored.value)
         reserved = 0
         try:
-            if held.found.parts:
+            if held.found.is_apart:
                 with self._stop.interruptible():
                     reserved = await self._around.budget.reserve(held.found.body_bytes)
             if not self._stop.is_set:

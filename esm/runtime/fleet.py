@@ -17,7 +17,7 @@ import anyio
 from esm.errors import Conflict, OperatorNeeded, StoreTooNew, Unavailable
 from esm.model.clocks import Instant
 from esm.model.stored import Key, Stored
-from esm.model.worker import ASYNC, Heartbeat, HostLock, Known, owner_name, worker_of
+from esm.model.worker import Heartbeat, HostLock, Known, is_mapping, owner_name, worker_of
 from esm.ports import Clock, Store
 from esm.rules import heartbeats, stored
 from esm.rules.assignment import weight
@@ -218,9 +218,9 @@ class Fleet:
     def epoch(self, uuid: str) -> object:
         """See `Membership`."""
         return tuple([
-            (one.owner, one.mappings[uuid].epoch)
+            (one.owner, epoch)
             for one in self._liveness.heartbeats
-            if uuid in one.mappings and one.owner != self.owner
+            if one.owner != self.owner and (epoch := one.epoch(uuid))
         ])  # fmt: skip
 
     async def is_gone(self, owner: str) -> bool:
@@ -318,11 +318,12 @@ class Fleet:
 
     def _heartbeat(self, beat: int) -> Heartbeat:
         known = {uuid: Known(self._digests.get(uuid, ""), self._epochs.get(uuid, 0)) for uuid in self._offered}
+        moves = {uuid: epoch for uuid, epoch in self._epochs.items() if uuid not in self._offered}
         return Heartbeat(
             worker=self._me.worker, run=self._me.run, beat=beat, format=self._me.format, at=self._clock.wall(),
             is_leaving=self._is_leaving, is_released=self._is_released, mappings=known, busy=frozenset(self._busy),
             broken=frozenset(self._broken), unlisted=frozenset(self._unlisted), lock=self._me.lock,
-            ended=self._me.ended,
+            moves=moves, ended=self._me.ended,
         )  # fmt: skip
 
     async def _beat_forever(self) -> None:
@@ -355,7 +356,7 @@ class Fleet:
             else:
                 break
         self._beat += 1
-        if self.beaten_at is not None and sent_at >= self.trusted_until:
+        if self.beaten_at is not None and self._clock.now() >= self.trusted_until:  # it may have come too late
             self.term += 1
             self._notify()
         self.beaten_at = sent_at
@@ -400,12 +401,11 @@ class Fleet:
 
         Raises: Unavailable, StoreTooNew, OperatorNeeded.
         """
-        began_at = self._clock.now()
         items = await self._scan(*heartbeats.PARTITION)
         self.changes = max([item.version for item in items if item.key.item.startswith("!")], default=0)
         found = [heartbeats.decode(item.value) for item in items if not item.key.item.startswith("!")]
         before = {one.owner: one.beat for one in self._liveness.heartbeats}
-        self._liveness.looked(found, began_at)
+        self._liveness.looked(found, self._clock.now())
         for one in self._liveness.live:
             is_still = before.get(one.owner, 0) == one.beat and one.owner != self.owner
             if is_still and one.lock is not None and self._is_free(one.lock):
@@ -425,8 +425,7 @@ class Fleet:
 
     async def _look_at_foreign(self) -> bool:
         """Know the leases of mappings that only others run: they count in what is a fair part."""
-        wanted = {uuid for one in self.live for uuid in one.mappings} - self._offered.keys() - {ASYNC}
-        wanted = {uuid for uuid in wanted if ":" not in uuid}  # the others are subjects of shares
+        wanted = {uuid for one in self.live for uuid in one.mappings if is_mapping(uuid)} - self._offered.keys()
         for uuid in self._foreign.keys() - wanted:
             del self._foreign[uuid]
             if uuid not in self._offered:
@@ -473,4 +472,5 @@ def _without_beat(heartbeat: Heartbeat) -> object:
     return (
         heartbeat.owner, heartbeat.is_leaving, heartbeat.busy, heartbeat.broken, heartbeat.unlisted,
         tuple([(uuid, known.epoch) for uuid, known in sorted(heartbeat.mappings.items())]),
+        tuple(sorted(heartbeat.moves.items())),
     )  # fmt: skip

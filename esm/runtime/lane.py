@@ -117,8 +117,12 @@ class Lane:
                     return
             self.has_finished = self.is_fed_out and not self.window and self.tumbling.open is None
         finally:
-            self._let_go(self._held_bytes + self._state_bytes + self.window.clear())
-            self._held_bytes = self._state_bytes = 0
+            self.clear()
+
+    def clear(self) -> None:
+        """Give back everything that the lane holds."""
+        self._let_go(self._held_bytes + self._state_bytes + self.window.clear())
+        self._held_bytes = self._state_bytes = 0
 
     async def _next_batch(self) -> list[StreamRecord]:
         """The next batch when it is due; empty when the lane's work is over."""

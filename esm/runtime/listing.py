@@ -22,7 +22,6 @@ class Listing:
         self._around = around
         self._uuid = mapping.uuid
         self._source = source
-        self._shared: SharedListing | None = None
 
     async def look(self) -> tuple[StreamFacts, list[Shard]]:
         """Facts and shards of the stream: asked for here, or by the worker who asks for all.
@@ -30,7 +29,8 @@ class Listing:
         Raises: OperatorNeeded, Unavailable, StoreTooNew.
         """
         members = self._around.members
-        if not members.lists(self._uuid) and (shared := await self._read()) is not None:
+        shared = None if members.lists(self._uuid) else await self._read()
+        if shared is not None and members.is_lister(self._uuid, shared.author):
             members.listed(self._uuid, is_able=True)
             return StreamFacts(shared.identity, shared.retention_s), list(shared.shards)
         try:
@@ -44,7 +44,7 @@ class Listing:
         return facts, shards
 
     async def _read(self) -> SharedListing | None:
-        """What the worker who lists has shared; None where that is nothing yet, or half of it."""
+        """What was shared last; None where that is nothing yet, or half of it."""
         values: list[bytes] = []
         after: str | None = None
         while True:
@@ -53,18 +53,14 @@ class Listing:
             after = page.after
             if after is None:
                 break
-        shared = listings.decode(values)
-        if shared is None or not self._around.members.is_lister(self._uuid, shared.author):
-            return None
-        return shared
+        return listings.decode(values)
 
     async def _share(self, listing: SharedListing) -> None:
-        """Write what has changed since this worker has last written it. Raises: Unavailable."""
-        if listing == self._shared:
+        """Write what is not written already: another worker may have listed meanwhile. Raises: Unavailable."""
+        if listing == await self._read():
             return
         for number, value in enumerate(listings.encode(listing)):
             await self._put(Key(KIND, self._uuid, f"{number:04d}"), value)
-        self._shared = listing
         self._around.members.moved(self._uuid)
 
     async def _put(self, key: Key, value: bytes) -> None:

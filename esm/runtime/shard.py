@@ -97,6 +97,9 @@ class ShardRunner:
         except anyio.get_cancelled_exc_class():
             await self._leave()
             raise
+        finally:
+            for lane in self.lanes:
+                lane.clear()  # a read that ended with its lane has still brought records
         return await self._leave()
 
     @property
