@@ -5,6 +5,7 @@ Source: lambda.md 6; wire-shapes.md 4.10.
 
 import base64
 import binascii
+import json
 from collections.abc import Mapping as Table
 from dataclasses import replace
 from functools import partial
@@ -111,7 +112,7 @@ def _check_json(payload: bytes) -> None:
 
 
 def _client_context(given: str | None) -> str | None:
-    """The JSON of a client context, decoded. Raises: RequestRefused."""
+    """The JSON of a client context, decoded and in one line of ASCII: it becomes a header. Raises: RequestRefused."""
     if given is None:
         return None
     if len(given) > CONTEXT_BYTES_MAX:
@@ -119,8 +120,7 @@ def _client_context(given: str | None) -> str | None:
         raise RequestRefused(text, "InvalidRequestContentException", 400)
     try:
         text = base64.b64decode(given, validate=True).decode()
-        msgspec.json.decode(text)
+        return json.dumps(msgspec.json.decode(text), separators=(",", ":"))
     except (binascii.Error, UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
         raise RequestRefused("Client context must be a valid Base64-encoded JSON object.",
                              "InvalidRequestContentException", 400) from error  # fmt: skip
-    return text
