@@ -4,7 +4,6 @@ Source: lambda.md 6; wire-shapes.md 4.10.
 """
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping as Table
 from dataclasses import replace
@@ -121,6 +120,6 @@ def _client_context(given: str | None) -> str | None:
     try:
         text = base64.b64decode(given, validate=True).decode()
         return json.dumps(msgspec.json.decode(text), separators=(",", ":"))
-    except (binascii.Error, UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, msgspec.DecodeError, RecursionError) as error:
         raise RequestRefused("Client context must be a valid Base64-encoded JSON object.",
                              "InvalidRequestContentException", 400) from error  # fmt: skip

@@ -6,7 +6,6 @@ Source: the rest-json protocol, as botocore's serialiser speaks it.
 """
 
 import base64
-import binascii
 import math
 from collections.abc import Mapping as Table
 from collections.abc import Sequence
@@ -120,11 +119,12 @@ def _value(shape: Shape, value: Any, place: str, depth: int) -> Any:  # noqa: AN
     if isinstance(shape, StructureShape):
         return _members(shape.members, _object(value, place), depth + 1)
     if isinstance(shape, MapShape):
-        return {key: _value(shape.value, one, place, depth + 1) for key, one in _object(value, place).items()}
+        given = {key: one for key, one in _object(value, place).items() if one is not None}
+        return {key: _value(shape.value, one, place, depth + 1) for key, one in given.items()}
     if isinstance(shape, ListShape):
         if not isinstance(value, list):
             raise _wrong(place, "a list")
-        return [_value(shape.member, one, place, depth + 1) for one in value]
+        return [_value(shape.member, one, place, depth + 1) for one in value if one is not None]
     return _scalar(shape.type_name, value, place)
 
 
@@ -148,7 +148,7 @@ def _scalar(kind: str, value: Any, place: str) -> Any:  # noqa: ANN401 - whateve
 def _bytes(text: str, place: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
-    except binascii.Error:
+    except ValueError:  # also where it is not ASCII
         raise _wrong(place, "base64 text") from None
 
 

@@ -107,7 +107,12 @@ async def test_a_client_context_reaches_the_function_decoded() -> None:
         context = base64.b64encode(b'{"custom":{}}').decode()
         assert (await invoked(api, **{"Client-Context": context})).status == 200
         assert api.world.invocations[0].client_context == '{"custom":{}}'
-        for wrong in ("?", base64.b64encode(b"{").decode(), base64.b64encode(b'"%s"' % (b"x" * 2700)).decode()):
+        for wrong in (
+            "?",
+            "\u00e9",
+            base64.b64encode(b"{").decode(),
+            base64.b64encode(b'"%s"' % (b"x" * 2700)).decode(),
+        ):
             answer = await invoked(api, **{"Client-Context": wrong})
             assert (answer.status, answer.headers["x-amzn-ErrorType"]) == (400, "InvalidRequestContentException")
 

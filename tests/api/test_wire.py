@@ -208,8 +208,18 @@ def test_a_body_that_is_none_is_refused(body: bytes, text: str) -> None:
 
 def test_what_the_model_does_not_know_and_nulls_are_passed_over() -> None:
     operation = lambda_model.service().operation_model("CreateEventSourceMapping")
-    body = json.dumps({"FunctionName": "f", "Other": [1], "BatchSize": None, "Enabled": False}).encode()
-    assert requests.parsed(operation, {}, [], {}, body) == {"FunctionName": "f", "Enabled": False}
+    given = {"FunctionName": "f", "Other": [1], "BatchSize": None, "Enabled": False, "Tags": {"a": None, "b": "c"}}
+    found = requests.parsed(operation, {}, [], {}, json.dumps(given | {"FunctionResponseTypes": [None]}).encode())
+    assert found == {"FunctionName": "f", "Enabled": False, "Tags": {"b": "c"}, "FunctionResponseTypes": []}
+
+
+@pytest.mark.parametrize("text", ["?", "\u00e9", "YQ"])
+def test_bytes_come_as_base64(text: str) -> None:
+    operation = lambda_model.service().operation_model("PublishLayerVersion")
+    with pytest.raises(RequestRefused, match="ZipFile must be base64 text"):
+        requests.parsed(operation, {}, [], {}, json.dumps({"Content": {"ZipFile": text}}).encode())
+    found = requests.parsed(operation, {}, [], {}, b'{"Content": {"ZipFile": "YQ=="}}')
+    assert found == {"Content": {"ZipFile": b"a"}}
 
 
 def test_times_come_in_every_form_that_clients_use() -> None:
