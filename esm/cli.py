@@ -14,7 +14,7 @@ import anyio
 from prometheus_client import CollectorRegistry
 from rich.console import Console
 
-from esm import __version__, daemon, filtering, inspection, migration, operating, status
+from esm import __version__, calling, daemon, filtering, inspection, migration, operating, status
 from esm.config import Configuration
 from esm.config.schema import schema
 from esm.crew.place import Place
@@ -110,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         "--source", choices=[kind.value for kind in SourceKind], help="whose, where the file does not say"
     )
     sift.set_defaults(run=_filter)
+    calling.add_commands(partial(_command, commands))
     demo = commands.add_parser("demo", help="the whole thing on an embedded local AWS")
     demo.add_argument("--seconds", type=float, help="end by itself after this time; exit status 1 if a record is lost")
     demo.set_defaults(run=_demo)

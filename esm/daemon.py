@@ -8,31 +8,31 @@ import uuid
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from collections.abc import Mapping as Table
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
 from prometheus_client import CollectorRegistry
 
-from esm import config
+from esm import config, wishes
 from esm.api import operations
 from esm.api.fleet import FleetStatus
 from esm.aws.sessions import Sessions
+from esm.backing import Backing, serving_api
 from esm.catalogue import Catalogue
 from esm.config import Configuration
 from esm.crew.place import Place
 from esm.destinations import make_destination
-from esm.errors import ConfigurationRefused, OperatorNeeded, StoreTooNew, Unavailable
+from esm.errors import ConfigurationRefused, OperatorNeeded
 from esm.host import Host
 from esm.joining import member
 from esm.model.arn import Arn
 from esm.model.async_event import Recipient
 from esm.model.connection import DAEMON, Way, Ways
-from esm.model.control import Control
 from esm.model.function import AsyncRules, Function, HostedFunction, LambdaFunction
 from esm.model.mapping import InvocationType, Mapping, State
 from esm.model.view import MappingView
-from esm.ports import Destination, Store, Target
+from esm.ports import Destination, Target
 from esm.rules.sightings import Sightings
 from esm.rules.ways import asynchronous_way, ways
 from esm.runtime.async_events import Accepting, AsyncEvents
@@ -56,9 +56,6 @@ from esm.targets.counted import Counted
 from esm.telemetry import Telemetry
 
 _BEGINNING = {State.CREATING, State.ENABLING}
-
-OPERATORS_EVERY_S = 1.0
-"""How often the change counter in the store is looked at: pauses, rewinds and skips come from other processes."""
 
 LOOK_EVERY_S = 0.5
 """How often the configuration file is compared with what runs: editors and ConfigMaps replace it in many ways."""
@@ -86,7 +83,7 @@ class Adapters:
         self.events: AsyncEvents | None = None
         """The asynchronous queue; None where nothing is to run."""
 
-    def target(self, function: Function, way: Way = DAEMON) -> Target:
+    def target(self, function: Function, way: Way = DAEMON) -> Counted:
         """The one target of a function: its environments and connections are shared by its mappings."""
         if (function, way) not in self._targets:
             if isinstance(function, HostedFunction):
@@ -211,9 +208,6 @@ class Daemon:
         self._is_draining = False
         self._begun: set[str] = set()
         self._have_all_begun = False
-        self._changes: int | None = None
-        """The change counter that was followed last."""
-        self._controls: dict[str, Control] = {}
         self._fleet: Fleet | None = None
         self._displaced: BaseException | None = None
         self._is_sole = place is None and not settings.state.startswith("dynamodb:")
@@ -222,6 +216,8 @@ class Daemon:
         self._telemetry = Telemetry(
             CollectorRegistry(), per_shard=settings.metrics_per_shard, tag_labels=settings.tag_labels
         )
+        self._backing = Backing(configuration, SystemClock(), self._telemetry, settings.worker_id)
+        self._wishes = wishes.Wishes(self._telemetry, self._backing)
 
     async def run(self) -> None:
         """Run until a signal. Raises: OperatorNeeded, RequestRefused, StoreTooNew when it cannot start."""
@@ -248,31 +244,33 @@ class Daemon:
             adapters.host.end_leftovers()
             adapters.members = fleet
             adapters.events = AsyncEvents(around, adapters.async_function)
-            supervisor = Supervisor(
-                around, lambda plan, observation: adapters.build(around, plan, observation)
-            )  # fmt: skip
+            supervisor = Supervisor(around, lambda plan, observation: adapters.build(around, plan, observation))
             telemetry.live.views = supervisor.views
             telemetry.live.async_backlogs = adapters.events.backlogs
             telemetry.live.buffered_bytes = lambda: around.budget.used_bytes
             telemetry.live.heartbeat_age_s = lambda: fleet.heartbeat_age_s
-            await self._answer(stack, store, supervisor)
+            metrics = await self._serve_tools(stack, around, supervisor)
             self._adapters = adapters
-            catalogue = Catalogue(store)
+            catalogue = Catalogue(store, blobs)
+            self._backing.join(adapters, supervisor.views, fleet.may_be_free, fleet.peers)
+            api = await stack.enter_async_context(
+                serving_api(settings, around, catalogue, self._backing, lambda: self._is_ready, self._place is not None)
+            )  # fmt: skip
+            telemetry.started(worker=settings.worker_id, state=settings.state, metrics=metrics, api=api,
+                              mappings=len(self._configuration.mappings), pid=os.getpid())  # fmt: skip
             rewriter = Rewriter(around, self._mappings)
             await self._serve(supervisor, Reporter(around, supervisor), rewriter, adapters, catalogue)
 
-    async def _answer(self, stack: AsyncExitStack, store: Store, supervisor: Supervisor) -> None:
-        """Serve what operators' tools ask for, until `stack` closes, and say that the daemon has started."""
-        settings, telemetry = self._settings, self._telemetry
+    async def _serve_tools(self, stack: AsyncExitStack, around: Surroundings, supervisor: Supervisor) -> str:
+        """Answer what operators' tools ask; returns the address."""
+        settings, views = self._settings, supervisor.views
         answers = FleetStatus(
-            store, SystemClock(), telemetry, settings.worker_id, supervisor.views, Sightings(settings.failover_s)
+            around.store, around.clock, around.telemetry, around.worker, views, Sightings(settings.failover_s)
         )
-        app = operations.application(telemetry.exposed, answers.answer, lambda: self.is_ready(supervisor.views()))
+        app = operations.application(around.telemetry.exposed, answers.answer, lambda: self.is_ready(views()))
         host, port = settings.metrics_host_port
-        bound = settings.metrics_address.rpartition(":")[0]
         port = await stack.enter_async_context(operations.serving(app, host, port, self._socket))
-        telemetry.started(worker=settings.worker_id, state=settings.state, metrics=f"{bound}:{port}",
-                          mappings=len(self._configuration.mappings), pid=os.getpid())  # fmt: skip
+        return f"{settings.metrics_address.rpartition(':')[0]}:{port}"
 
     def is_ready(self, views: Sequence[MappingView]) -> bool:
         """Whether the daemon runs, and every mapping that is switched on has begun once: it was Enabled, or showed a
@@ -306,13 +304,12 @@ class Daemon:
             one of a newer version writes again what it cannot read.
             """
             await fleet.wait_joined()
-            while not await self._look_at_controls(catalogue):  # noqa: ASYNC110 - nothing may run before
-                await anyio.sleep(OPERATORS_EVERY_S)
+            await self._wishes.know(catalogue, adapters.orders)
             self._apply(supervisor, self._configuration)
             for run in (supervisor.run, reporter.run, events.run, rewriter.run):
                 tasks.start_soon(run)
             tasks.start_soon(self._follow_file, supervisor)
-            tasks.start_soon(self._follow_operators, supervisor, reporter, catalogue)
+            tasks.start_soon(self._follow_operators, supervisor, reporter, catalogue, adapters)
             tasks.start_soon(_let_go, supervisor, adapters)
             self._is_ready = True
 
@@ -343,6 +340,7 @@ class Daemon:
         self._fleet.leave()
         async with anyio.create_task_group() as draining:
             draining.start_soon(events.drain, grace_s)
+            draining.start_soon(self._backing.drain, grace_s)
             is_complete = await supervisor.drain(grace_s)
         is_complete = is_complete and events.has_ended
         with anyio.move_on_after(1):
@@ -370,22 +368,26 @@ class Daemon:
                 seen = found
                 self._take_over(supervisor)
 
-    async def _follow_operators(self, supervisor: Supervisor, reporter: Reporter, catalogue: Catalogue) -> None:
+    async def _follow_operators(
+        self, supervisor: Supervisor, reporter: Reporter, catalogue: Catalogue, adapters: Adapters
+    ) -> None:
         """Apply what operators want within a second, and report at once: whoever asked waits for it."""
         assert self._fleet is not None
         changed = Signal()
         with self._fleet.watching(changed):
             while True:
-                before = self._changes
+                before = self._wishes.changes
                 if (
                     self._fleet.changes != before
-                    and await self._look_at_controls(catalogue)
-                    and self._changes != before
+                    and await self._wishes.look(catalogue, adapters.orders)
+                    and self._wishes.changes != before
                 ):
                     if self._is_ready:
                         supervisor.apply(self._plans())
                     await reporter.write(supervisor.views())
-                with anyio.move_on_after(OPERATORS_EVERY_S):
+                if self._is_ready:
+                    await self._backing.finish_deletions(catalogue)
+                with anyio.move_on_after(wishes.LOOK_EVERY_S):
                     await changed.wait()
 
     async def _run_or_end(self, run: Callable[[], Awaitable[None]], tasks: anyio.abc.TaskGroup) -> None:
@@ -396,36 +398,17 @@ class Daemon:
             self._displaced = refused.exceptions[0]
             tasks.cancel_scope.cancel()
 
-    async def _look_at_controls(self, catalogue: Catalogue) -> bool:
-        """Know what operators want now; False: the store does not say, and what was known stays."""
-        try:
-            changes = await catalogue.changes()
-            controls = await catalogue.controls() if changes != self._changes else None
-        except (Unavailable, StoreTooNew, OperatorNeeded) as error:
-            if isinstance(error, OperatorNeeded) and self._changes is None:
-                raise
-            tell = self._telemetry.store_failed if isinstance(error, Unavailable) else self._telemetry.unreadable
-            tell("controls", str(error))
-            return False
-        self._changes = changes
-        if controls is not None and self._adapters is not None:
-            self._controls = {control.mapping: control for control in controls}
-            self._adapters.orders.follow(controls)
-        return True
-
     def _mappings(self) -> set[str]:
         """UUIDs of the mappings that this worker knows."""
-        return {mapping.uuid for mapping in self._configuration.mappings} | self._controls.keys()
+        declared = {mapping.uuid for mapping in self._configuration.mappings}
+        return declared | self._wishes.mappings() | self._backing.mappings()
 
     def _plans(self) -> dict[str, Plan]:
-        """The mappings of the configuration, without those that operators let rest."""
-        found = plans(self._configuration)
-        for control in self._controls.values():
-            plan = found.get(control.mapping)
-            if control.pause is not None and plan is not None:
-                mapping = replace(plan.mapping, enabled=False)
-                found[control.mapping] = replace(plan, mapping=mapping, pause=control.pause)
-        return found
+        """The mappings of the configuration and of the API, without those that operators let rest."""
+        found = self._backing.plans() | plans(self._configuration)
+        if self._fleet is not None:
+            self._fleet.follow({uuid: digest(plan.mapping) for uuid, plan in found.items()})
+        return self._wishes.paused(found)
 
     def _take_over(self, supervisor: Supervisor) -> None:
         try:
@@ -453,13 +436,12 @@ class Daemon:
         for warning in configuration.warnings:
             if warning not in said:
                 self._telemetry.warned(warning)
-        if self._fleet is not None:
-            self._fleet.follow({mapping.uuid: digest(mapping) for mapping in configuration.mappings})
         if self._adapters is not None:
             self._adapters.functions = {
                 str(one.arn.unqualified): (one, asynchronous_way(one, configuration.connections))
                 for one in configuration.functions.values()
             }
+        self._backing.configured(configuration)
         supervisor.apply(self._plans())
 
 

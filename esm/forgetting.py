@@ -13,8 +13,8 @@ def check_unconfigured(name: str, settings: Settings, configuration: Configurati
     """Raises: RequestRefused where the configuration still has the mapping."""
     if any(mapping.uuid == name for mapping in configuration.mappings):
         raise RequestRefused(
-            f"Mapping {name} is in the configuration {settings.config}: remove it there first, or its positions would"
-            " be made anew from StartingPosition."
+            f"Mapping {name} is in the configuration {settings.config}, or was made through the API: remove it there"
+            " first, or its positions would be made anew from StartingPosition."
         )
 
 

@@ -1,11 +1,13 @@
 """`esm validate`: asks the world whether every mapping of a file could run: sources, functions, destinations."""
 
+from __future__ import annotations
+
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import anyio
 
-from esm.daemon import Adapters
 from esm.errors import EsmError, OperatorNeeded
 from esm.host.handlers import check_handler
 from esm.model.arn import Arn
@@ -17,10 +19,13 @@ from esm.runtime.supervisor import Plan
 from esm.sources import open_queue, open_stream
 from esm.targets.connecting import check_connection
 
+if TYPE_CHECKING:
+    from esm.daemon import Adapters
+
 CHECKS_MAX = 20
 """Checks at a time: a server that does not answer takes seconds of each."""
 
-Check = Callable[[Plan, Adapters], Awaitable[None]]
+Check = Callable[[Plan, "Adapters"], Awaitable[None]]
 
 
 async def problems_of_the_world(plans: Sequence[Plan], adapters: Adapters) -> list[str]:
@@ -40,6 +45,12 @@ async def problems_of_the_world(plans: Sequence[Plan], adapters: Adapters) -> li
             for column, check in enumerate(_CHECKS):
                 tasks.start_soon(look, (row, column), check, plan)
     return [found[place] for place in sorted(found)]
+
+
+async def check(plan: Plan, adapters: Adapters) -> None:
+    """Ask whether one mapping could run. Raises: what is wrong first, of function, source and destination."""
+    for one in (_function, _source, _destination):
+        await one(plan, adapters)
 
 
 async def _function(plan: Plan, adapters: Adapters) -> None:

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from collections.abc import Mapping as Table
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -19,10 +20,10 @@ import anyio
 from rich.console import Console
 from rich.table import Table as Grid
 
-from esm import daemon, forgetting
+from esm import daemon, forgetting, wishes
 from esm.catalogue import Catalogue, Held
 from esm.config import Configuration
-from esm.errors import RequestRefused
+from esm.errors import OperatorNeeded, RequestRefused, Unavailable
 from esm.model.clocks import Instant, UnixTime
 from esm.model.control import Caller, Control, Order, Rewind, Skip
 from esm.model.lease import Lease
@@ -355,8 +356,23 @@ def _forget(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
 
 
 def _load(arguments: argparse.Namespace, environ: Table[str, str]) -> tuple[Settings, Configuration]:
+    """The settings, and the configuration with the mappings of the API beside its own."""
     settings = load_settings(environ, {"config": arguments.config} if arguments.config else {})
-    return settings, daemon.load_configuration(settings, environ)
+    configuration = daemon.load_configuration(settings, environ)
+
+    async def every() -> list[Mapping]:
+        try:
+            store = await open_state(settings, configuration, exclusive=False, read_only=True)
+        except (OperatorNeeded, Unavailable):
+            return list(configuration.mappings)  # the command itself says what is wrong
+        try:
+            return await wishes.every_mapping(Catalogue(store), configuration.mappings)
+        finally:
+            await store.aclose()
+
+    if settings.state.startswith("memory:"):
+        return settings, configuration
+    return settings, replace(configuration, mappings=tuple(anyio.run(every)))
 
 
 def _with_store(

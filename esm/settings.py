@@ -6,6 +6,7 @@ and charts write such ones. Names are written in capitals.
 """
 
 import difflib
+import ipaddress
 import re
 import socket
 from collections.abc import Iterator, Mapping
@@ -33,6 +34,7 @@ TAGS_MAX = 10
 """Tags that become labels: each multiplies what a metrics store keeps."""
 TAG_KEY_MAX = 128
 """Characters of a tag's key. Source: lambda.md 1.2."""
+OFF = "off"
 _COMPARED = {"sqs_wait_s", "shutdown_grace_s", "state", "state_connection", "blobs", "blobs_connection"}
 """Settings that make sense only together: while one of them is wrong, nothing can be said of the others."""
 
@@ -76,6 +78,15 @@ class Settings(BaseSettings):
     metrics_address: str = Field(
         "127.0.0.1:9464", description="`host:port` of /metrics, /healthz, /readyz, /status, /lag."
     )
+    api_address: str = Field("127.0.0.1:3001", description="`host:port` of Lambda's API, or `off`.")
+    api_credentials_file: str | None = Field(
+        None, description="Who may call the API, and what each may do; without it everybody on loopback may do all."
+    )
+    api_insecure: bool = Field(
+        default=False, description="Lets the API listen beyond loopback without credentials: whoever reaches it rules."
+    )
+    api_tls_cert_file: str | None = Field(None, description="Certificate chain of the API, in PEM: TLS is spoken then.")
+    api_tls_key_file: str | None = Field(None, description="The key of that certificate, in PEM and not encrypted.")
     metrics_per_shard: bool = Field(default=False, description="Adds the label `shard` to the gauges of streams.")
     metrics_tags: str = Field(
         "",
@@ -150,6 +161,13 @@ class Settings(BaseSettings):
         _host_port(value)
         return value
 
+    @field_validator("api_address")
+    @classmethod
+    def _api_address(cls, value: str) -> str:
+        if value != OFF:
+            _host_port(value)
+        return value
+
     @field_validator("endpoint_url", "function_aws_endpoint_url")
     @classmethod
     def _url(cls, value: str | None) -> str | None:
@@ -206,6 +224,25 @@ class Settings(BaseSettings):
                 yield f"{PREFIX}{name.upper()} is for ESM_STATE=dynamodb://TABLE alone: remove it"
         if self.blobs_connection is not None and self.blobs is None:
             yield "ESM_BLOBS_CONNECTION says how ESM_BLOBS is reached, and there is none: remove it"
+
+    @model_validator(mode="after")
+    def _api(self) -> "Settings":
+        if (self.api_tls_cert_file is None) != (self.api_tls_key_file is None):
+            msg = "ESM_API_TLS_CERT_FILE and ESM_API_TLS_KEY_FILE belong together: give both, or none"
+            raise ValueError(msg)
+        found = self.api_host_port
+        if found is None or self.api_credentials_file is not None or self.api_insecure or _is_loopback(found[0]):
+            return self
+        msg = (
+            f"ESM_API_ADDRESS={self.api_address} would let everybody who reaches it do everything: give"
+            " ESM_API_CREDENTIALS_FILE, listen on 127.0.0.1, or say ESM_API_INSECURE=true"
+        )
+        raise ValueError(msg)
+
+    @property
+    def api_host_port(self) -> tuple[str, int] | None:
+        """`api_address`, taken apart; None: the API is off."""
+        return None if self.api_address == OFF else _host_port(self.api_address)
 
     @property
     def metrics_host_port(self) -> tuple[str, int]:
@@ -304,6 +341,13 @@ def _host_port(address: str) -> tuple[str, int]:
         msg = "it must be host:port, such as 127.0.0.1:9464 or [::1]:9464"
         raise ValueError(msg)
     return match[1].strip("[]"), int(match[2])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _tag_labels(keys: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
+from esm.catalogue import Catalogue
 from esm.catalogue.workers import words
 from esm.config import Configuration
 from esm.model.clocks import Instant, UnixTime
@@ -20,6 +21,7 @@ from esm.ports import Store
 from esm.rules.fleet_views import Difference, FleetView, Life, Report, combined, differences, named
 from esm.rules.sightings import FRESH_S, Sightings, Word
 from esm.settings import Settings
+from esm.wishes import every_mapping
 
 STALE_AFTER_S = FRESH_S
 """A report older than this, of a worker that gave no other sign of life, is shown with its age: it may be gone."""
@@ -45,7 +47,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One mapping of the configuration, and what is known of it."""
+    """One mapping of the configuration or the API, and what is known of it."""
 
     mapping: Mapping
     view: MappingView | None
@@ -79,7 +81,7 @@ class Overview:
     """Everything that `esm status` shows."""
 
     rows: tuple[Row, ...]
-    """One a configured mapping, in the order of the file."""
+    """One a mapping: those of the file in its order, then those of the API."""
     workers: tuple[WorkerRow, ...] = ()
     differences: tuple[str, ...] = ()
     """A line each."""
@@ -100,7 +102,8 @@ class Looker:
         found = await words(self._store, [self._worker])
         self._sightings.looked(found, now)
         wall = UnixTime(time.time())
-        return overview(self._configuration.mappings, found, self._sightings, now, wall)
+        mappings = await every_mapping(Catalogue(self._store), self._configuration.mappings)
+        return overview(mappings, found, self._sightings, now, wall)
 
 
 def overview(

@@ -187,6 +187,14 @@ class Telemetry:
         for problem in problems:
             _log(logging.ERROR, "configuration refused", problem=problem)
 
+    def api_changed(self, **fields: object) -> None:
+        """The audit event of a change through the API: who, operation, what, before and after as JSON, request_id."""
+        _log(logging.INFO, "changed through the api", **fields)
+
+    def api_crashed(self, request_id: str) -> None:
+        """An error of the program itself (call inside `except`): the caller gets a 500 that says nothing of it."""
+        _logger.error("api call crashed", exc_info=True, extra={"fields": {"request_id": request_id}})
+
     def warned(self, text: str, **fields: object) -> None:
         """Something that the operator should know at start."""
         _log(logging.WARNING, text, **fields)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from esm.rules import async_stored, buckets, controls, listings, shares, starting, stored
+from esm.rules import async_stored, buckets, controls, desired, listings, shares, starting, stored
 from esm.rules.kinds import OLDEST, Kind, Shape
 
 NEXT = 2
@@ -19,6 +19,7 @@ RENAMED: dict[Kind[Any], dict[str, str]] = {
     stored.STATUS: {"views": "mappings"},
     starting.START: {"starting_position": "from"},
     controls.CONTROL: {"last_number": "newest"},
+    desired.MAPPING: {"request": "asked"},
     controls.CHANGES: {"count": "changes"},
     async_stored.EVENT: {"tries": "attempts"},
     listings.LISTING: {"shards": "pieces"},

@@ -23,6 +23,7 @@ from esm.model.view import MappingView
 from esm.rules import formats
 from esm.rules.kinds import OLDEST
 from esm.runtime.async_events import AsyncEvents
+from esm.runtime.orders import OrderBook
 from esm.runtime.stream import StreamRunner
 from esm.runtime.supervisor import Plan, Supervisor
 from esm.settings import Settings, load_settings
@@ -155,15 +156,15 @@ async def test_a_start_waits_for_a_newer_worker_to_write_what_operators_want_aga
         await catalogue.pause("u", UnixTime(1), Caller("host", "user"))
     with pytest.raises(StoreTooNew):
         await catalogue.controls()
-    assert not await daemon._look_at_controls(catalogue)
+    assert not await daemon._wishes.look(catalogue, OrderBook())
     for kind, owner in (("catalogue", "control"), ("worker", "fleet")):
         for item in (await store.scan(kind, owner)).items:
             with next_version():
                 value = formats.rewritten(item.key, item.value, OLDEST)
             assert value is not None
             await store.put(item.key, value, item.version)
-    assert await daemon._look_at_controls(catalogue)
-    assert daemon._changes == await catalogue.changes()
+    assert await daemon._wishes.look(catalogue, OrderBook())
+    assert daemon._wishes.changes == await catalogue.changes()
 
 
 async def test_a_mapping_of_type_event_runs_while_its_function_is_out_of_reach(tmp_path: Path) -> None:

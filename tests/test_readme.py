@@ -12,6 +12,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from esm import config
+from esm.api import offered
 from esm.aws import clients, lease_table
 from esm.config.members import BEHIND_URL, HOSTED, IN_LAMBDA
 from esm.crew.telling import CrewTelemetry
@@ -79,6 +80,10 @@ def test_the_policies_name_the_calls_that_the_adapters_make() -> None:
 
 def test_the_table_of_parameters_is_that_of_validation() -> None:
     assert between("<!-- parameters:", "<!-- end of parameters -->") == parameters.table()
+
+
+def test_the_table_of_operations_is_the_programs() -> None:
+    assert between("<!-- operations:", "<!-- end of operations -->") == offered.table()
 
 
 def test_every_member_of_a_function_stands_in_the_readme_under_its_kind() -> None:
@@ -229,7 +234,10 @@ def typed_in_a_shell(section: tuple[str, str], folder: Path, before: str = "") -
     script = "set -m\n" + before + "\n" + "\n".join(blocks(between(*section), "sh"))
     script = script.replace("4566", str(emulator)).replace("9464", str(metrics))
     script = script.replace(". .venv/bin/activate", f'export PATH="{Path(sys.executable).parent}:$PATH"')
-    environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "ESM_METRICS_ADDRESS": f"127.0.0.1:{metrics}"}
+    environ = {
+        "PATH": os.environ["PATH"], "HOME": str(folder), "ESM_METRICS_ADDRESS": f"127.0.0.1:{metrics}",
+        "ESM_API_ADDRESS": f"127.0.0.1:{servers.free_port()}",
+    }  # fmt: skip
     return subprocess.run(
         ["bash", "-c", script], cwd=folder, env=environ, capture_output=True, text=True, timeout=170, check=False,
         start_new_session=True,

@@ -55,6 +55,22 @@ def test_addresses_are_taken_apart(address: str, parts: tuple[str, int]) -> None
     assert load_settings({"ESM_METRICS_ADDRESS": address}, {}).metrics_host_port == parts
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:3001", "localhost:1", "[::1]:1", "127.9.9.9:1", "off"])
+def test_the_api_needs_no_credentials_on_loopback(address: str) -> None:
+    assert load_settings({"ESM_API_ADDRESS": address}, {}).api_address == address
+
+
+def test_the_api_listens_elsewhere_with_credentials_or_when_it_is_said_alone() -> None:
+    (text,) = refused(ESM_API_ADDRESS="0.0.0.0:3001")
+    assert "ESM_API_CREDENTIALS_FILE, listen on 127.0.0.1, or say ESM_API_INSECURE=true" in text
+    for more in ({"ESM_API_CREDENTIALS_FILE": "keys.yaml"}, {"ESM_API_INSECURE": "true"}):
+        found = load_settings({"ESM_API_ADDRESS": "0.0.0.0:3001", **more}, {})
+        assert found.api_host_port == ("0.0.0.0", 3001)
+    assert load_settings({"ESM_API_ADDRESS": "off"}, {}).api_host_port is None
+    assert "must be host:port" in refused(ESM_API_ADDRESS="3001")[0]
+    assert "belong together" in refused(ESM_API_TLS_CERT_FILE="chain.pem")[0]
+
+
 def test_tag_keys_become_valid_labels() -> None:
     settings = load_settings({"ESM_METRICS_TAGS": "team, cost-centre,aws:stack"}, {})
     assert settings.tag_labels == {"team": "tag_team", "cost-centre": "tag_cost_centre", "aws:stack": "tag_aws_stack"}

@@ -11,11 +11,13 @@ from esm.catalogue.workers import everything, words
 from esm.errors import Conflict, RequestRefused
 from esm.model.clocks import UnixTime
 from esm.model.control import Caller, Control, Order, Pause
+from esm.model.desired import DesiredMapping
 from esm.model.lease import Lease
 from esm.model.stored import Key, Stored
 from esm.ports import Blobs, Store
-from esm.rules import controls, formats, heartbeats, operating, starting, stored
+from esm.rules import controls, desired, formats, heartbeats, operating, starting, stored
 from esm.rules.controls import CONTROLS
+from esm.rules.desired import MAPPINGS
 from esm.rules.sightings import Word
 from esm.rules.starting import START_ITEM, Start
 
@@ -78,6 +80,44 @@ class Catalogue:
 
         await self._change(mapping, with_order)
         return made[0]
+
+    async def mappings(self) -> list[DesiredMapping]:
+        """Every mapping that was made through the API, those that are going included."""
+        return [desired.decode(item.value, item.version) for item in await self._all(*MAPPINGS)]
+
+    async def mapping(self, uuid: str) -> DesiredMapping | None:
+        """One of them."""
+        item = await self._store.get(Key(*MAPPINGS, uuid))
+        return None if item is None else desired.decode(item.value, item.version)
+
+    async def put_mapping(self, wanted: DesiredMapping) -> DesiredMapping:
+        """Store a new one, or a changed one in the place of the version that it was made from.
+
+        Returns it with its new version. Raises: Conflict, where it has changed meanwhile; ValueTooLarge.
+        """
+        value = desired.encode(wanted, await self.write_format())
+        version = await self._store.put(Key(*MAPPINGS, wanted.uuid), value, wanted.version)
+        await self.touch()
+        return replace(wanted, version=version)
+
+    async def finish_mapping(self, leaving: DesiredMapping, is_held: Callable[[str], bool]) -> bool:
+        """Remove a deleted mapping, and all that is kept of it; False: an owner of a lease still has work to end.
+
+        `is_held` says it of an owner. Its item goes last, so that what was begun is ended by whoever looks next.
+        """
+        assert leaving.is_leaving
+        assert leaving.version is not None
+        held = [item for item in await self._all("lease", leaving.uuid) if item.key.item != START_ITEM]
+        owners = {stored.decode_lease(item.value).owner for item in held}
+        if any(owner and is_held(owner) for owner in owners):
+            return False
+        try:
+            await self._clear(leaving.uuid)
+            await self._store.delete(Key(*MAPPINGS, leaving.uuid), leaving.version)
+        except (Conflict, RequestRefused):
+            return False
+        await self.touch()
+        return True
 
     async def held(self, mapping: str) -> Held:
         """Leases and beginning of a mapping."""

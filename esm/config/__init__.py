@@ -13,10 +13,11 @@ from esm.config.connections import connections
 from esm.config.defaults import defaults
 from esm.config.files import files_at, read_all
 from esm.config.functions import functions
-from esm.config.mappings import Found, mappings
+from esm.config.mappings import Found, Names, mappings
 from esm.config.names import only
-from esm.config.where import Surrounding, endpoint_url, endpoints, where
+from esm.config.where import Surrounding, Where, endpoint_url, endpoints, partition_of, where
 from esm.errors import ConfigurationRefused, Problem, RequestRefused
+from esm.model.arn import Arn
 from esm.model.clocks import UnixTime
 from esm.model.connection import Connection
 from esm.model.function import Function
@@ -56,6 +57,11 @@ class Configuration:
     def function_of(self, mapping: Mapping) -> Function:
         """What a mapping invokes."""
         return self.functions_by_mapping[mapping.uuid]
+
+    def resolved(self, name: str) -> tuple[Arn, Function] | str:
+        """What a FunctionName stands for, as in `mappings:`; a text: why it stands for nothing."""
+        where = Where(partition_of(self.region), self.region, self.account_id)
+        return Names(self.functions.keys(), where, self.functions).of(name) or "is no function of this configuration"
 
 
 def load(path: Path, environ: Table[str, str], settings: Surrounding, wall: UnixTime) -> Configuration:

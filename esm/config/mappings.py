@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from collections.abc import Mapping as Table
 from dataclasses import dataclass, field, replace
 
@@ -69,7 +69,7 @@ class _Section:
         defaults: Defaults, wall: UnixTime,
     ) -> None:  # fmt: skip
         self.made = Mappings()
-        self._names = _Names(files, where, functions)
+        self._names = Names(files.declared("functions"), where, functions)
         self._connections = connections
         self._defaults = defaults
         self._wall = wall
@@ -137,23 +137,25 @@ class _Section:
                 self._say(made, used, Finding(member, RequestRefused(problem)))
 
 
-class _Names:
+class Names:
     """What a FunctionName stands for."""
 
-    def __init__(self, files: Files, where: Where, functions: Table[str, Function]) -> None:
-        self._declared = files.declared("functions")
+    def __init__(self, declared: Collection[str], where: Where, functions: Table[str, Function]) -> None:
+        """`declared`: every key under `functions:`, of sound functions or not."""
+        self._declared = declared
         self._where = where
         self._functions = functions
 
     def target(self, name: object, document: Document, place: str) -> tuple[Arn, Function] | None:
         """The ARN as configured, and the function; None, and a problem, where the name leads nowhere."""
-        found = self._of(name)
+        found = self.of(name)
         if not isinstance(found, str):
             return found
         document.problem(place, name, found)
         return None
 
-    def _of(self, name: object) -> tuple[Arn, Function] | str | None:
+    def of(self, name: object) -> tuple[Arn, Function] | str | None:
+        """The ARN as configured, and the function; a text: why there is none; None: its own problem has been said."""
         if not isinstance(name, str) or not name:
             return "is needed: a key of functions:, or a function's ARN"
         if name.partition(":")[0] not in self._declared and _PARTIAL_ARN.fullmatch(name):

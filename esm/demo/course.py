@@ -175,6 +175,7 @@ def _settings(folder: Path, world: World, address: str) -> dict[str, str]:
         "DEMO_AUDIT_STREAM_ARN": world.audit_arn,
         "ESM_STATE": f"sqlite:///{folder / 'state.db'}",
         "ESM_METRICS_ADDRESS": address,
+        "ESM_API_ADDRESS": "off",
         "ESM_SQS_WAIT_S": "2",
         "ESM_SHUTDOWN_GRACE_S": str(GRACE_S),
         "ESM_LOG_FORMAT": "text",

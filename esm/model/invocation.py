@@ -3,6 +3,7 @@
 The endings are a closed union, matched exhaustively: a new case breaks every rule that does not know it.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from esm.model.arn import Arn
@@ -24,6 +25,17 @@ class Invocation:
     """X-Ray trace header of the caller."""
     is_async: bool = False
     """Invocation type `Event`: the target answers 202 with an empty payload once the event is stored."""
+    waits: bool = True
+    """Whether it waits for a free slot until `start_by`, as pollers do; False: `Throttled` where there is none now."""
+    client_context: str | None = field(default=None, repr=False)
+    """JSON that the caller gave (`X-Amz-Client-Context`, decoded); hosted functions see it."""
+    cognito_identity: str | None = field(default=None, repr=False)
+    """JSON: identity and pool of the caller; hosted functions see it."""
+    stream: Callable[[bytes], Awaitable[None]] | None = field(default=None, repr=False, compare=False)
+    """Takes the pieces of an answer that a hosted function streams, as they come; the payload is then empty.
+
+    None: a streamed answer is gathered, up to the limit of other answers.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +48,8 @@ class Answer:
     """`Unhandled` when the function failed; None when it returned."""
     status: int = 200
     executed_version: str = "$LATEST"
+    log_tail: bytes = field(default=b"", repr=False, compare=False)
+    """The last of what a hosted function's invocation logged, at most 4 KB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +59,8 @@ class Throttled:
     request_id: str
     after_s: float | None = None
     """What the target asked to wait (`Retry-After`)."""
+    reason: str | None = field(default=None, compare=False)
+    """Lambda's `Reason`, where the target knows it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from esm.model.stored import Key
 from esm.model.worker import ASYNC
-from esm.rules import async_stored, buckets, controls, heartbeats, listings, shares, starting, stored
+from esm.rules import async_stored, buckets, controls, desired, heartbeats, listings, shares, starting, stored
 from esm.rules.kinds import OLDEST, Kind
 from esm.rules.starting import START_ITEM
 
@@ -16,7 +16,7 @@ KINDS: dict[str, tuple[Kind[Any], ...]] = {
     "lease": (starting.START, stored.LEASE, buckets.OWNERS),
     "window": (stored.STATE,),
     "status": (stored.STATUS,),
-    "catalogue": (controls.CONTROL,),
+    "catalogue": (controls.CONTROL, desired.MAPPING),
     "worker": (controls.CHANGES, heartbeats.HEARTBEAT),
     "async": (async_stored.EVENT,),
     "listing": (listings.LISTING,),
@@ -56,6 +56,8 @@ def _kind_at(key: Key) -> Kind[Any] | None:
             if key.owner == ASYNC:
                 return buckets.OWNERS
             return starting.START if key.item == START_ITEM else stored.LEASE
+        case "catalogue":
+            return desired.MAPPING if (key.kind, key.owner) == desired.MAPPINGS else controls.CONTROL
         case "worker":
             return controls.CHANGES if key.item.startswith("!") else heartbeats.HEARTBEAT
         case "async" if key.owner.endswith(async_stored.PARTS) or key.owner == async_stored.FUNCTIONS:

@@ -317,13 +317,18 @@ def _metadata_problems(request: Table[str, Any]) -> Iterator[Finding]:
         problem = arns.role_problem(request["RoleArn"])
         if problem is not None:
             yield Finding("RoleArn", RequestRefused(problem))
-    tags = request.get("Tags") or {}
+    for problem in tag_problems(request.get("Tags") or {}):
+        yield Finding("Tags", RequestRefused(problem))
+
+
+def tag_problems(tags: Table[str, str | None]) -> Iterator[str]:
+    """What is wrong with tags."""
     if len(tags) > TAGS_MAX:
-        yield Finding("Tags", RequestRefused(f"Tags has {len(tags)} entries: at most {TAGS_MAX} are possible."))
+        yield f"Tags has {len(tags)} entries: at most {TAGS_MAX} are possible."
     for key, value in tags.items():
         problem = _tag_problem(key, value or "")
         if problem is not None:
-            yield Finding("Tags", RequestRefused(problem))
+            yield problem
 
 
 def _tag_problem(key: str, value: str) -> str | None:

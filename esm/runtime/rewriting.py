@@ -17,6 +17,7 @@ from esm.model.stored import VALUE_BYTES_MAX, Stored
 from esm.model.worker import ASYNC
 from esm.rules import formats, heartbeats, shares
 from esm.rules.controls import CONTROLS
+from esm.rules.desired import MAPPINGS
 from esm.runtime.async_bucket import functions_with_events, partitions
 from esm.runtime.knowing import pause_after
 from esm.runtime.surroundings import Stop, Surroundings
@@ -76,7 +77,7 @@ class Rewriter:
         count = 0
         mappings = list(self._mappings())
         workers = {item.key.item async for page in self._pages(*heartbeats.PARTITION) for item in page}
-        small = [heartbeats.PARTITION, CONTROLS, shares.PARTITION, ("lease", ASYNC)]
+        small = [heartbeats.PARTITION, CONTROLS, MAPPINGS, shares.PARTITION, ("lease", ASYNC)]
         small += [(kind, mapping) for mapping in mappings for kind in ("listing", "lease")]
         small += [("status", worker) for worker in sorted(workers | {self._around.worker})]
         for kind, owner in self._affected(small):

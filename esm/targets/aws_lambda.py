@@ -5,6 +5,7 @@ function runs. Payloads pass as they are.
 """
 
 import asyncio
+import base64
 import io
 from dataclasses import replace
 from typing import Any
@@ -111,13 +112,15 @@ class AwsLambda:
 
     async def _invoked(self, invocation: Invocation) -> Ending:
         client = await self._open_client(EVENT_READ_TIMEOUT_S if invocation.is_async else READ_TIMEOUT_S)
-        trace = {} if invocation.trace is None else {_TRACE: invocation.trace}
+        more = {} if invocation.trace is None else {_TRACE: invocation.trace}
+        if invocation.client_context is not None and not invocation.is_async:
+            more["ClientContext"] = base64.b64encode(invocation.client_context.encode()).decode()
         payload = invocation.payload
         answer = await client.invoke(
             **_place(invocation.function_arn),
             InvocationType="Event" if invocation.is_async else "RequestResponse",
             Payload=payload if len(payload) < _LARGE_BYTES else io.BytesIO(payload),
-            **trace,
+            **more,
         )
         request_id = answer["ResponseMetadata"].get("RequestId") or invocation.request_id
         body = await _bounded(answer["Payload"])

@@ -4,6 +4,7 @@ Law: what shows that the function ran is an `Answer`; what shows that it did not
 part of a body. Source: lambda.md 6 (payloads of function errors), 7.3.
 """
 
+import base64
 import re
 from collections.abc import Mapping
 
@@ -38,8 +39,10 @@ class Rie:
         return own if _INVOKE_PATH.fullmatch(own) else own.rstrip("/") + PATH
 
     def headers(self, call: Call) -> Mapping[str, str]:
-        """Those of the Runtime API; the emulator hands on but the trace."""
-        return runtime_headers(call)
+        """Those of the Runtime API; the emulator hands on the trace and the client context."""
+        context = call.invocation.client_context
+        more = {} if context is None else {"X-Amz-Client-Context": base64.b64encode(context.encode()).decode()}
+        return runtime_headers(call) | more
 
     def ending(self, call: Call, status: int, headers: Mapping[str, str], body: bytes) -> Ending:
         """What an answer says.

@@ -1,10 +1,12 @@
 """web-adapter and http: what is sent, what every answer means, and how many run at once."""
 
 import asyncio
+import base64
 import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from random import Random
 from typing import Any, get_args
 
@@ -185,6 +187,15 @@ async def test_a_status_means(protocol: str, status: int, kind: Any) -> None:
 @BOTH
 async def test_a_throttled_answer_says_how_long_to_wait(protocol: str) -> None:
     assert await ending(answering(429, b"", Retry_After="7"), protocol) == Throttled("request-1", 7.0)
+
+
+async def test_the_emulator_is_handed_the_client_context_as_lambda_would_be() -> None:
+    async with rie_server(answering(200, b"null")) as server, target_for(server.url, "rie") as target:
+        await target.invoke(replace(invocation(), client_context='{"custom":{}}'))
+        await target.invoke(invocation())
+        first, second = server.calls
+    assert base64.b64decode(first.headers["x-amz-client-context"]) == b'{"custom":{}}'
+    assert "x-amz-client-context" not in second.headers
 
 
 @BOTH

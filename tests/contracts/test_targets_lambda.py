@@ -1,6 +1,7 @@
 """A function in Lambda: what Invoke sends, and what each of its answers means."""
 
 import asyncio
+import base64
 import io
 import json
 import socket
@@ -94,6 +95,15 @@ async def test_a_request_names_function_qualifier_and_trace() -> None:
     assert traced.headers["x-amzn-trace-id"] == "Root=1-2-3;Sampled=1"
     assert "us-east-1/lambda" in traced.headers["authorization"]
     assert "x-amzn-trace-id" not in untraced.headers
+
+
+async def test_a_client_context_goes_with_a_synchronous_invocation_alone() -> None:
+    async with served(lambda_says(b"null")) as (server, target):
+        for is_async in (False, True):
+            await target.invoke(replace(invocation(), client_context='{"custom":{}}', is_async=is_async))
+        first, second = server.calls
+    assert base64.b64decode(first.headers["x-amz-client-context"]) == b'{"custom":{}}'
+    assert "x-amz-client-context" not in second.headers
 
 
 async def test_an_asynchronous_invocation_is_lambdas_own_and_answers_with_nothing() -> None:

@@ -103,9 +103,12 @@ class World:
         """Start the daemon, or another program with its arguments, and wait until it is ready."""
         port = servers.free_port()
         self.metrics_url = f"http://127.0.0.1:{port}"
+        api_port = servers.free_port()
+        self.api_url = f"http://127.0.0.1:{api_port}"
         environ = {
             "PATH": os.environ["PATH"], "HOME": str(self.folder), **CREDENTIALS, "ESM_LOG_LEVEL": "DEBUG",
             "ESM_STATE": f"sqlite:///{self.folder}/state.db", "ESM_METRICS_ADDRESS": f"127.0.0.1:{port}",
+            "ESM_API_ADDRESS": f"127.0.0.1:{api_port}",
             "ESM_SQS_WAIT_S": "1", "ESM_SHUTDOWN_GRACE_S": "10", "ESM_KINESIS_READS_PER_S": "5",
             "ESM_KINESIS_IDLE_READS_PER_S": "5", "ESM_DYNAMODB_IDLE_READS_PER_S": "4", **self.environ, **settings,
         }  # fmt: skip

@@ -14,11 +14,13 @@ from esm.model.arn import Arn
 from esm.model.async_event import AsyncEvent
 from esm.model.clocks import UnixTime
 from esm.model.control import Caller, Control, Pause, Rewind, Skip
+from esm.model.desired import DesiredMapping
 from esm.model.lease import Lease
+from esm.model.mapping import State
 from esm.model.position import TrimHorizon
 from esm.model.stored import Key
 from esm.model.worker import Heartbeat
-from esm.rules import async_stored, buckets, controls, formats, heartbeats, listings, shares, starting, stored
+from esm.rules import async_stored, buckets, controls, desired, formats, heartbeats, listings, shares, starting, stored
 from esm.rules.kinds import OLDEST, Kind, Shape
 from esm.rules.starting import Start
 from tests.next_format import NEXT, RENAMED, next_version
@@ -34,12 +36,15 @@ CONTROL = Control(
     (Rewind("i", 1, UnixTime(1), BY, "s", TrimHorizon(), extra={"more": 1}),
      Skip("j", 2, UnixTime(1), BY, "s", "shard", "7", {"more": 2})), 2, {"added": 1},
 )  # fmt: skip
+DESIRED = DesiredMapping("u", {"BatchSize": 3}, EVENT.function_arn, State.CREATING, UnixTime(1), UnixTime(2),
+                         extra={"added": 1})  # fmt: skip
 STORED: list[tuple[Key, Kind[Any], Any]] = [
     (Key("lease", "u", "!start"), starting.START, Start("s", "LATEST", 5.0, ("a",), ("b",), {"added": 1})),
     (Key("lease", "u", "shard-1"), stored.LEASE, LEASE),
     (Key("window", "u", "shard-1!1!1!0"), stored.STATE, stored.StatePart(0, 1, b"{}")),
     (Key("status", "w", "0000"), stored.STATUS, stored.StatusPart("w", UnixTime(1), 0, 1, ())),
     (Key("catalogue", "control", "u"), controls.CONTROL, CONTROL),
+    (Key("catalogue", "mapping", "u"), desired.MAPPING, DESIRED),
     (Key("worker", "fleet", "!changes"), controls.CHANGES, controls.CHANGES.decode(b'{"format":1,"count":3,"more":1}')),
     (Key("worker", "fleet", "w"), heartbeats.HEARTBEAT, HEARTBEAT),
     (
