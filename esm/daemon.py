@@ -380,7 +380,8 @@ def make_adapters(settings: Settings, configuration: Configuration, telemetry: T
     )  # fmt: skip
     host = Host(
         directory=state_folder(settings), concurrency_default=settings.host_concurrency, telemetry=telemetry,
-        idle_s=settings.host_idle_s,
+        idle_s=settings.host_idle_s, age_max_s=settings.host_age_max_s,
+        concurrency_total=settings.host_concurrency_total,
         function_environment=settings.function_environment,
     )  # fmt: skip
     return Adapters(sessions, host, telemetry, settings)

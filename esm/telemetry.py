@@ -179,6 +179,10 @@ class Telemetry:
         """A hosted function's environment is gone: idle, stopped, timeout, crash."""
         _log(logging.DEBUG, "environment ended", function=function, pid=pid, reason=reason)
 
+    def provisioning_failed(self, function: str, error: str) -> None:
+        """An environment that is to be kept ready could not be started; it is tried again."""
+        _log(logging.ERROR, "provisioned environment not started", function=function, error=error)
+
     def orphan_ended(self, pid: int) -> None:
         """A process that a killed daemon left behind was ended."""
         _log(logging.WARNING, "left-over environment ended", pid=pid)

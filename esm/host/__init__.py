@@ -16,6 +16,7 @@ from pathlib import Path
 
 from esm.errors import OperatorNeeded
 from esm.host import leftovers
+from esm.host.admission import Admission
 from esm.host.code import check_code
 from esm.host.environment import Blueprint
 from esm.host.interpreters import Interpreters, own_executable
@@ -23,6 +24,7 @@ from esm.host.pool import Pool
 from esm.host.variables import variables
 from esm.model.function import HostedFunction
 from esm.ports import Target
+from esm.rules.environments import Upkeep
 from esm.telemetry import Telemetry
 
 _LAUNCHER = Path(__file__).with_name("launcher.py")
@@ -39,6 +41,8 @@ class Host:
         concurrency_default: int,
         telemetry: Telemetry,
         idle_s: float,
+        age_max_s: float = 14_400,
+        concurrency_total: int = 1000,
         function_environment: Mapping[str, str] | None = None,
         path: str | None = None,
     ) -> None:
@@ -53,6 +57,8 @@ class Host:
         self._concurrency_default = concurrency_default
         self._telemetry = telemetry
         self._idle_s = idle_s
+        self._age_max_s = age_max_s
+        self._admission = Admission(concurrency_total)
         self._given = dict(function_environment or {})
         self._interpreters = Interpreters(self._directory / "clients", path)
         self._pools: list[Pool] = []
@@ -62,7 +68,10 @@ class Host:
         """What runs `function`. Does no I/O: `facts()` says what is missing."""
         reserved = function.reserved_concurrency
         concurrency = self._concurrency_default if reserved is None else reserved
-        pool = Pool(function, concurrency, self._idle_s, self._register, self._telemetry, self._draw)
+        upkeep = Upkeep(
+            concurrency, function.provisioned_concurrency, idle_s=self._idle_s, age_max_s=self._age_max_s
+        )  # fmt: skip
+        pool = Pool(function, upkeep, self._admission, self._register, self._telemetry, self._draw)
         self._pools = [*(one for one in self._pools if not one.is_closed), pool]
         return pool
 

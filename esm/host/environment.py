@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import Protocol
 
 from esm.host import endings, leftovers
 from esm.host.process import Process
@@ -73,11 +74,25 @@ class TooSlow:
 Initialised = Ready | InitFailed | Exited | TooSlow
 
 
+class Owner(Protocol):
+    """Who keeps environments; called in the event loop, before anyone who waits is told."""
+
+    def is_ready(self, environment: "Environment") -> None:
+        """It is initialised."""
+
+    def has_ended(self, environment: "Environment") -> None:
+        """It is gone."""
+
+
 class Environment:
     """See the module. Made and used in the event loop's thread."""
 
-    def __init__(self, blueprint: Blueprint, register: Path, telemetry: Telemetry) -> None:
+    def __init__(
+        self, blueprint: Blueprint, owner: Owner, register: Path, telemetry: Telemetry, *, is_provisioned: bool = False
+    ) -> None:
         self._blueprint = blueprint
+        self._owner = owner
+        self._is_provisioned = is_provisioned
         self._register = register
         self._telemetry = telemetry
         self._loop = asyncio.get_running_loop()
@@ -91,8 +106,6 @@ class Environment:
         self._answer: Answer | None = None
         self._result: asyncio.Future[Answer] = self._loop.create_future()
         self.state = State.STARTING
-        self.free_since = 0.0
-        """Of the event loop's clock, while it is free."""
         self.initialised: asyncio.Future[Initialised] = self._loop.create_future()
         self.ended: asyncio.Future[None] = self._loop.create_future()
 
@@ -107,6 +120,7 @@ class Environment:
             variables = {
                 **blueprint.variables,
                 "AWS_LAMBDA_RUNTIME_API": await self._api.open(),
+                "AWS_LAMBDA_INITIALIZATION_TYPE": "provisioned-concurrency" if self._is_provisioned else "on-demand",
                 "AWS_LAMBDA_LOG_STREAM_NAME": time.strftime("%Y/%m/%d/[$LATEST]", time.gmtime()) + token,
             }
             if self.state is not State.STARTING:  # ended while the port was opened
@@ -150,6 +164,9 @@ class Environment:
         self._process.kill()
         self._timer = self._loop.call_later(_DEATH_S, self._finish, -9)
 
+    def freeze(self) -> None:
+        """Stop its time until `run`, or its end. It must be free."""
+
     def end_kin(self) -> None:
         """End what the process started in groups of its own, and take it off the register. Blocks; for a thread."""
         if self._entry is not None:
@@ -168,6 +185,7 @@ class Environment:
             self._become_free()
             init_s = self._loop.time() - self._started_at
             self._telemetry.environment_started(self._blueprint.function, self._pid, init_s)
+            self._owner.is_ready(self)
             self.initialised.set_result(Ready())
         elif self.state is State.BUSY and self._answer is not None:
             self._stop_timer()
@@ -203,7 +221,6 @@ class Environment:
     def _become_free(self) -> None:
         self.state = State.FREE
         self._invocation = None
-        self.free_since = self._loop.time()
 
     def _settle(self, answer: Answer) -> None:
         if not self._result.done():
@@ -226,6 +243,7 @@ class Environment:
         if not self.initialised.done():
             self.initialised.set_result(Exited(status) if self._reason == "exit" else TooSlow())
         self._telemetry.environment_ended(self._blueprint.function, self._pid, self._reason)
+        self._owner.has_ended(self)
         self.ended.set_result(None)
 
     def _own_ending(self, request_id: str, status: int) -> Answer:

@@ -50,6 +50,8 @@ class HostedFunction:
     """Name and value, sorted by name. Never shown: values may be secrets."""
     reserved_concurrency: int | None = None
     """None: the daemon's default for one function (`ESM_HOST_CONCURRENCY`)."""
+    provisioned_concurrency: int = 0
+    """How many environments are kept initialised; at most the concurrency."""
     has_role: bool = False
     """Whether `role` was configured: only then do its mappings poll with it."""
     asynchronous: AsyncRules = AsyncRules()

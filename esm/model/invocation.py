@@ -24,6 +24,12 @@ class Invocation:
     """X-Ray trace header of the caller."""
     is_async: bool = False
     """Invocation type `Event`: the target answers 202 with an empty payload once the event is stored."""
+    waits: bool = True
+    """Whether it waits for a free slot until `start_by`, as pollers do; False: `Throttled` where there is none now."""
+    client_context: str | None = field(default=None, repr=False)
+    """JSON that the caller gave (`X-Amz-Client-Context`, decoded); hosted functions see it."""
+    cognito_identity: str | None = field(default=None, repr=False)
+    """JSON: identity and pool of the caller; hosted functions see it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,8 @@ class Answer:
     """`Unhandled` when the function failed; None when it returned."""
     status: int = 200
     executed_version: str = "$LATEST"
+    log_tail: bytes = field(default=b"", repr=False, compare=False)
+    """The last of what a hosted function's invocation logged, at most 4 KB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,8 @@ class Throttled:
     request_id: str
     after_s: float | None = None
     """What the target asked to wait (`Retry-After`)."""
+    reason: str | None = field(default=None, compare=False)
+    """Lambda's `Reason`, where the target knows it."""
 
 
 @dataclass(frozen=True, slots=True)
