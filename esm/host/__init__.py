@@ -17,8 +17,10 @@ from pathlib import Path
 from esm.errors import OperatorNeeded
 from esm.host import leftovers
 from esm.host.admission import Admission
+from esm.host.cell import PlainCell
 from esm.host.code import check_code
 from esm.host.environment import Blueprint
+from esm.host.extensions_api import Facts
 from esm.host.interpreters import Interpreters, own_executable
 from esm.host.pool import Pool
 from esm.host.variables import variables
@@ -101,9 +103,11 @@ class Host:
             function=function.key,
             command=(interpreter.executable, "-S", "-B", str(_LAUNCHER), str(os.getpid()), function.code,
                      str(client), function.handler),
-            folder=Path(function.code),
+            folder=function.code,
             variables=variables(function, client, self._given),
             timeout_s=function.timeout_s,
+            facts=Facts(function.key, "$LATEST", function.handler, function.arn.account),
+            cell=PlainCell,
         )  # fmt: skip
 
     def _prepare(self) -> None:

@@ -1,20 +1,22 @@
-"""One environment: a process that runs one function, one invocation at a time, behind its own Runtime API.
+"""One environment: processes that run one function, one invocation at a time, behind their own Runtime API.
 
-Law: STARTING -> FREE <-> BUSY, and from each of them -> ENDING -> ENDED. It is free when its runtime has asked for the
-next invocation, so an answer is given when the runtime is done with it, as Lambda ends its invoke phase. Everything
-happens in callbacks of the event loop; `ended` is set last, once, in every case.
+Law: STARTING -> FREE <-> BUSY, and from each of them -> ENDING -> ENDED. It is free when its runtime and every
+extension have asked for the next event, so an answer is given when all are done with it, as Lambda ends its invoke
+phase. Everything happens in callbacks of the event loop; `ended` is set last, once, in every case.
 """
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
 from esm.host import endings, leftovers
-from esm.host.process import Process
+from esm.host.cell import Cell, Heard
+from esm.host.extensions_api import Extensions, Facts
 from esm.host.runtime_api import Event, RuntimeApi
 from esm.model.clocks import Instant
 from esm.model.invocation import Answer, Invocation
@@ -22,19 +24,29 @@ from esm.telemetry import Telemetry
 
 _DEATH_S = 5.0
 """How long a killed process may take to die (a write to a hung disk) before it is left to the kernel."""
+_SHUTDOWN_S = 2.0
+"""What extensions get to end by themselves. Source: lambda.md 7.2."""
+RUNTIME = "runtime"
+"""Name of the runtime's process in its cell."""
 
 
 @dataclass(frozen=True, slots=True)
 class Blueprint:
-    """What every environment of a function is made of."""
+    """What every environment of a function is made of; every path as its processes see it."""
 
     function: str
     """Key of the function."""
+    facts: Facts
     command: Sequence[str]
-    folder: Path
+    folder: str
     variables: Mapping[str, str] = field(repr=False)
     """Those that are the same in each environment."""
     timeout_s: int
+    cell: Callable[[Heard], Cell] = field(repr=False, compare=False)
+    extensions: tuple[tuple[str, Sequence[str]], ...] = ()
+    """Name and command of each external one."""
+    ground: tuple[object, ...] = ()
+    """What else it stands on, as far as a change of it means other environments."""
 
 
 class State(Enum):
@@ -67,11 +79,19 @@ class Exited:
 
 
 @dataclass(frozen=True, slots=True)
+class Crashed:
+    """Something beside the runtime ended while it loaded the handler: an extension."""
+
+    error_type: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class TooSlow:
     """It was killed at its limit."""
 
 
-Initialised = Ready | InitFailed | Exited | TooSlow
+Initialised = Ready | InitFailed | Exited | Crashed | TooSlow
 
 
 class Owner(Protocol):
@@ -96,12 +116,18 @@ class Environment:
         self._register = register
         self._telemetry = telemetry
         self._loop = asyncio.get_running_loop()
-        self._api = RuntimeApi(self)
-        self._process: Process | None = None
+        self._extensions = Extensions(blueprint.facts, [name for name, _ in blueprint.extensions], self)
+        self._api = RuntimeApi(self, self._extensions)
+        self._cell: Cell | None = None
+        self._variables: Mapping[str, str] = {}
         self._entry: leftovers.Entry | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._started_at = self._loop.time()
         self._reason = "exit"
+        self._status: int | None = None
+        """Of the runtime's process, once it has ended."""
+        self._crash: Crashed | None = None
+        self._has_runtime = False
         self._invocation: Invocation | None = None
         self._answer: Answer | None = None
         self._result: asyncio.Future[Answer] = self._loop.create_future()
@@ -110,23 +136,30 @@ class Environment:
         self.ended: asyncio.Future[None] = self._loop.create_future()
 
     async def start(self, within_s: float) -> None:
-        """Start the process; `initialised` tells how that went, at the latest after `within_s`.
+        """Start the processes; `initialised` tells how that went, at the latest after `within_s`.
 
-        Raises: OSError, ValueError (the process cannot be started); the environment has then ended.
+        Raises: OSError, ValueError (a process cannot be started); the environment has then ended.
         """
-        blueprint = self._blueprint
         token = leftovers.new_token()
         try:
-            variables = {
-                **blueprint.variables,
-                "AWS_LAMBDA_RUNTIME_API": await self._api.open(),
+            cell = self._blueprint.cell(Heard(self._line, self._exited, self._emptied))
+            listening, address = await cell.open()
+            await self._api.open(listening)
+            if self.state is not State.STARTING:  # ended while the port was opened
+                cell.kill()
+                cell.close()
+                return
+            self._cell = cell
+            self._variables = {
+                **self._blueprint.variables,
+                "AWS_LAMBDA_RUNTIME_API": address,
                 "AWS_LAMBDA_INITIALIZATION_TYPE": "provisioned-concurrency" if self._is_provisioned else "on-demand",
                 "AWS_LAMBDA_LOG_STREAM_NAME": time.strftime("%Y/%m/%d/[$LATEST]", time.gmtime()) + token,
             }
-            if self.state is not State.STARTING:  # ended while the port was opened
-                return
-            self._process = Process(blueprint.command, blueprint.folder, variables, self._line, self._exited)
-            self._entry = leftovers.write(self._register, token, self._process.pid)
+            for name, command in self._blueprint.extensions:
+                cell.start(name, command, self._blueprint.folder, self._variables)
+            self._start_runtime()
+            self._entry = leftovers.write(self._register, token, cell.pid)
         except (OSError, ValueError):
             self.kill("not started")
             raise
@@ -135,7 +168,7 @@ class Environment:
     @property
     def is_free(self) -> bool:
         """Whether an invocation can start at once."""
-        return self.state is State.FREE and self._process is not None and not self._process.has_ended
+        return self.state is State.FREE and self._cell is not None and not self._cell.has_ended
 
     async def run(self, invocation: Invocation, deadline: Instant) -> Answer:
         """Run one invocation in a free environment until `deadline`. Cancelled: `kill` is the caller's duty."""
@@ -146,29 +179,46 @@ class Environment:
         self._timer = self._loop.call_at(deadline, self.kill, "timeout")
         deadline_ms = int((time.time() + deadline - self._loop.time()) * 1000)
         arn, trace = str(invocation.function_arn), invocation.trace
-        is_clean = trace is not None and trace.isascii() and trace.isprintable()
+        self._extensions.invoke(invocation.request_id, arn, deadline_ms, trace)
         self._api.deliver(
-            Event(invocation.request_id, arn, deadline_ms, invocation.payload, trace if is_clean else None)
-        )
+            Event(
+                invocation.request_id, arn, deadline_ms, invocation.payload, trace, invocation.client_context,
+                invocation.cognito_identity, str(uuid.uuid4()), invocation.stream,
+            )
+        )  # fmt: skip
         return await self._result
 
-    def kill(self, reason: str) -> None:
-        """End the process at once, with its group. Does nothing when it is ending already."""
-        if self.state in {State.ENDING, State.ENDED}:
+    def freeze(self) -> None:
+        """Stop its time until `thaw`. It must be free."""
+        if self._cell is not None and self.state is State.FREE:
+            self._cell.freeze()
+
+    def thaw(self) -> None:
+        """Let its time go on."""
+        if self._cell is not None:
+            self._cell.thaw()
+
+    def stop(self, reason: str, shutdown_reason: str = "SPINDOWN") -> None:
+        """End it; extensions that want to know are told, and have two seconds. Source: lambda.md 7.2."""
+        if self.state is not State.FREE or self._cell is None or not self._extensions.count:
+            self.kill(reason)
             return
         self.state, self._reason = State.ENDING, reason
         self._stop_timer()
-        if self._process is None:
-            self._finish(0)
-            return
-        self._process.kill()
-        self._timer = self._loop.call_later(_DEATH_S, self._finish, -9)
+        self._cell.thaw()
+        self._extensions.shut_down(shutdown_reason, int((time.time() + _SHUTDOWN_S) * 1000))
+        self._cell.terminate()
+        self._timer = self._loop.call_later(_SHUTDOWN_S, self._kill_cell)
 
-    def freeze(self) -> None:
-        """Stop its time until `run`, or its end. It must be free."""
+    def kill(self, reason: str) -> None:
+        """End the processes at once, with their groups. Does nothing when it is ending already."""
+        if self.state in {State.ENDING, State.ENDED}:
+            return
+        self.state, self._reason = State.ENDING, reason
+        self._kill_cell()
 
     def end_kin(self) -> None:
-        """End what the process started in groups of its own, and take it off the register. Blocks; for a thread."""
+        """End what the processes started in groups of their own, and take it off the register. Blocks; for a thread."""
         if self._entry is not None:
             leftovers.end(self._entry, is_fresh=True)
             leftovers.erase(self._register, self._entry.token)
@@ -177,12 +227,19 @@ class Environment:
         """After the end: close the port, end kin."""
         await self._api.aclose()
         await asyncio.to_thread(self.end_kin)
+        if self._cell is not None:
+            self._cell.close()
 
-    def asked(self) -> None:
-        """See `runtime_api.Listener`."""
+    def progressed(self) -> None:
+        """See `runtime_api.Listener` and `extensions_api.Listener`."""
+        if self.state is State.STARTING:
+            self._start_runtime_later()
+        if not (self._api.is_waiting and self._extensions.are_waiting):
+            return
         if self.state is State.STARTING:
             self._stop_timer()
             self._become_free()
+            self._extensions.close_registration()
             init_s = self._loop.time() - self._started_at
             self._telemetry.environment_started(self._blueprint.function, self._pid, init_s)
             self._owner.is_ready(self)
@@ -192,31 +249,56 @@ class Environment:
             self._become_free()
             self._settle(self._answer)
 
-    def answered(self, payload: bytes, *, has_failed: bool) -> None:
+    def answered(self, payload: bytes, error_type: str | None) -> None:
         """See `runtime_api.Listener`."""
         if self._invocation is not None:
             request_id = self._invocation.request_id
-            self._take(endings.failed(request_id, payload) if has_failed else Answer(request_id, payload))
+            self._take(Answer(request_id, payload) if error_type is None else endings.failed(request_id, payload))
 
     def answered_too_much(self) -> None:
         """See `runtime_api.Listener`: a client that is refused its answer ends, and the environment with it."""
         if self._invocation is not None:
             self._take(endings.too_large(self._invocation.request_id))
 
-    def init_failed(self, payload: bytes) -> None:
+    def answered_in_part(self) -> None:
+        """See `runtime_api.Listener`: the environment serves nobody again."""
+        if self._invocation is not None and self.state is State.BUSY:
+            self._take(endings.truncated(self._invocation.request_id))
+            self.kill("truncated answer")
+
+    def init_failed(self, payload: bytes, error_type: str) -> None:  # noqa: ARG002 - the payload names it too
         """See `runtime_api.Listener`."""
         if self.state is State.STARTING:
             self.initialised.set_result(InitFailed(payload))
             self.kill("initialisation failed")
 
+    def extension_failed(self, name: str, error_type: str) -> None:
+        """See `extensions_api.Listener`: the whole environment is given up."""
+        if self.state not in {State.ENDING, State.ENDED}:
+            self._crash = Crashed(error_type, f"extension {name[:64]} has failed")
+            self.kill("extension failed")
+
     @property
     def _pid(self) -> int:
-        return 0 if self._process is None else self._process.pid
+        return 0 if self._cell is None else self._cell.pid
+
+    def _start_runtime(self) -> None:
+        """As soon as every extension has registered."""
+        if self._cell is not None and not self._has_runtime and self._extensions.are_registered:
+            self._has_runtime = True
+            self._cell.start(RUNTIME, self._blueprint.command, self._blueprint.folder, self._variables)
+
+    def _start_runtime_later(self) -> None:
+        try:
+            self._start_runtime()
+        except (OSError, ValueError) as error:
+            self._crash = Crashed("Runtime.InvalidEntrypoint", str(error))
+            self.kill("not started")
 
     def _take(self, answer: Answer) -> None:
-        assert self._process is not None
+        assert self._cell is not None
         self._answer = answer
-        self._process.output.drain()  # what was written before the answer carries its request's id
+        self._cell.drain()  # what was written before the answer carries its request's id
 
     def _become_free(self) -> None:
         self.state = State.FREE
@@ -230,8 +312,26 @@ class Environment:
         request_id = self._invocation.request_id if self._invocation else None
         self._telemetry.function_output(self._blueprint.function, request_id, line)
 
-    def _exited(self, status: int) -> None:
-        self._finish(status)
+    def _exited(self, name: str, status: int) -> None:
+        """A process has ended: so do the others, each in its time where the environment is stopped."""
+        if name == RUNTIME:
+            self._status = status
+        if self.state not in {State.ENDING, State.ENDED}:
+            if name != RUNTIME:
+                self._crash = Crashed("Extension.Crash", f"extension {name}: {endings.status_text(status)}")
+            self.state = State.ENDING
+            self._kill_cell()
+
+    def _emptied(self) -> None:
+        self._finish(-9 if self._status is None else self._status)
+
+    def _kill_cell(self) -> None:
+        self._stop_timer()
+        if self._cell is None or not self._pid:
+            self._finish(0)
+            return
+        self._timer = self._loop.call_later(_DEATH_S, self._finish, -9)
+        self._cell.kill()
 
     def _finish(self, status: int) -> None:
         if self.state is State.ENDED:
@@ -241,14 +341,21 @@ class Environment:
         if self._invocation is not None:
             self._settle(self._answer or self._own_ending(self._invocation.request_id, status))
         if not self.initialised.done():
-            self.initialised.set_result(Exited(status) if self._reason == "exit" else TooSlow())
+            self.initialised.set_result(self._how_it_did_not_start(status))
         self._telemetry.environment_ended(self._blueprint.function, self._pid, self._reason)
         self._owner.has_ended(self)
         self.ended.set_result(None)
 
+    def _how_it_did_not_start(self, status: int) -> Initialised:
+        if self._crash is not None:
+            return self._crash
+        return Exited(status) if self._reason == "exit" else TooSlow()
+
     def _own_ending(self, request_id: str, status: int) -> Answer:
         if self._reason == "timeout":
             return endings.timed_out(request_id, self._blueprint.timeout_s)
+        if self._crash is not None:
+            return endings.crashed(request_id, self._crash.error_type, self._crash.text)
         return endings.exited(request_id, status)
 
     def _stop_timer(self) -> None:

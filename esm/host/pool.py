@@ -12,7 +12,7 @@ from pathlib import Path
 from esm.errors import OperatorNeeded
 from esm.host import endings
 from esm.host.admission import Admission
-from esm.host.environment import Blueprint, Environment, Exited, InitFailed, Ready, State, TooSlow
+from esm.host.environment import Blueprint, Crashed, Environment, Exited, InitFailed, Ready, State, TooSlow
 from esm.model.clocks import Instant
 from esm.model.function import FunctionFacts, HostedFunction
 from esm.model.invocation import Ending, Invocation, Misconfigured, Throttled, Unreachable
@@ -108,7 +108,7 @@ class Pool:
         self.is_closed = True
         self._admission.close(self)
         for environment in tuple(self._alive.values()):
-            environment.kill("stopped")
+            environment.stop("stopped")
         if self._timer is not None:
             self._timer.cancel()
         while self._numbers or self._tasks:
@@ -165,6 +165,8 @@ class Pool:
             if taken.phase is None:
                 return _Seat(taken.number, self._new(taken.number), None, taken.is_spill_over)
             environment = self._alive[taken.number]
+            if taken.is_frozen:
+                environment.thaw()
             if taken.phase is Phase.STARTING or environment.is_free:
                 return _Seat(taken.number, environment, taken.phase, taken.is_spill_over)
             self._rules.gone(taken.number, self._now())  # it died while it was free, and nobody has told us yet
@@ -203,6 +205,8 @@ class Pool:
                 return Ready()
             case Exited(status):
                 return endings.exited(request_id, status)
+            case Crashed(error_type, text):
+                return endings.crashed(request_id, error_type, text)
             case InitFailed(payload):
                 await asyncio.wait({environment.ended})
                 return endings.failed(request_id, payload)
@@ -242,7 +246,7 @@ class Pool:
                 case Start(number):
                     self._run_aside(self._provision(number))
                 case Stop(number, reason):
-                    self._alive.pop(number).kill(reason.value)
+                    self._alive.pop(number).stop(reason.value)
                 case Freeze(number):
                     self._alive[number].freeze()
 

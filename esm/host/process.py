@@ -70,6 +70,12 @@ class Process:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 
+    def terminate(self) -> None:
+        """SIGTERM to the process itself."""
+        if self._pidfd >= 0:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(self.pid, signal.SIGTERM)
+
     def _exited(self) -> None:
         self.kill()
         self._loop.remove_reader(self._pidfd)

@@ -3,6 +3,7 @@
 The endings are a closed union, matched exhaustively: a new case breaks every rule that does not know it.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from esm.model.arn import Arn
@@ -30,6 +31,11 @@ class Invocation:
     """JSON that the caller gave (`X-Amz-Client-Context`, decoded); hosted functions see it."""
     cognito_identity: str | None = field(default=None, repr=False)
     """JSON: identity and pool of the caller; hosted functions see it."""
+    stream: Callable[[bytes], Awaitable[None]] | None = field(default=None, repr=False, compare=False)
+    """Takes the pieces of an answer that a hosted function streams, as they come; the payload is then empty.
+
+    None: a streamed answer is gathered, up to the limit of other answers.
+    """
 
 
 @dataclass(frozen=True, slots=True)
