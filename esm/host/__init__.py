@@ -17,19 +17,18 @@ from pathlib import Path
 from esm.errors import OperatorNeeded
 from esm.host import leftovers
 from esm.host.admission import Admission
-from esm.host.cell import PlainCell
-from esm.host.code import check_code
+from esm.host.blueprints import Blueprints
 from esm.host.environment import Blueprint
-from esm.host.extensions_api import Facts
 from esm.host.interpreters import Interpreters, own_executable
+from esm.host.isolation import Isolation
+from esm.host.packages import Packages
 from esm.host.pool import Pool
-from esm.host.variables import variables
+from esm.host.runtimes import Mapped
 from esm.model.function import HostedFunction
 from esm.ports import Target
 from esm.rules.environments import Upkeep
 from esm.telemetry import Telemetry
 
-_LAUNCHER = Path(__file__).with_name("launcher.py")
 _GUARD_S = 10.0
 
 
@@ -47,12 +46,14 @@ class Host:
         concurrency_total: int = 1000,
         function_environment: Mapping[str, str] | None = None,
         path: str | None = None,
+        runtimes: Mapping[str, Mapped] | None = None,
+        isolation: Isolation | None = None,
     ) -> None:
         """Does no I/O.
 
         `directory` is the host's own: runtime clients and the register of environments. `function_environment` is
         what every function gets of AWS: credentials, an endpoint. Interpreters are looked for on `path`; None is the
-        daemon's PATH.
+        daemon's PATH; `runtimes` maps names to others. `isolation` None: plain processes.
         """
         self._directory = directory.absolute()
         self._register = self._directory / "environments"
@@ -62,7 +63,12 @@ class Host:
         self._age_max_s = age_max_s
         self._admission = Admission(concurrency_total)
         self._given = dict(function_environment or {})
-        self._interpreters = Interpreters(self._directory / "clients", path)
+        self.isolation = isolation or Isolation(why_not="it was not asked for")
+        self._packages = Packages(self._directory / "packages")
+        self._blueprints = Blueprints(
+            Interpreters(self._directory / "clients", path, runtimes), self._packages, self.isolation,
+            self._directory / "etc", self._given,
+        )  # fmt: skip
         self._pools: list[Pool] = []
         self._guard: subprocess.Popen[bytes] | None = None
 
@@ -71,17 +77,19 @@ class Host:
         reserved = function.reserved_concurrency
         concurrency = self._concurrency_default if reserved is None else reserved
         upkeep = Upkeep(
-            concurrency, function.provisioned_concurrency, idle_s=self._idle_s, age_max_s=self._age_max_s
+            concurrency, function.provisioned_concurrency, idle_s=self._idle_s, age_max_s=self._age_max_s,
+            freezes=self.isolation.can_freeze,
         )  # fmt: skip
         pool = Pool(function, upkeep, self._admission, self._register, self._telemetry, self._draw)
         self._pools = [*(one for one in self._pools if not one.is_closed), pool]
         return pool
 
     def end_leftovers(self) -> None:
-        """End what a killed daemon left behind in this directory. Call it at start: it blocks for milliseconds."""
+        """End what a killed daemon left behind in this directory. Call it at start: it blocks for a moment."""
         if self._register.is_dir():
             for pid in leftovers.end_all(self._register):
                 self._telemetry.orphan_ended(pid)
+        self._packages.clear()
 
     async def aclose(self) -> None:
         """End every environment, and the guard."""
@@ -92,23 +100,13 @@ class Host:
             assert guard.stdin is not None
             guard.stdin.close()
             await asyncio.to_thread(_wait, guard)
+        await asyncio.to_thread(self.isolation.cgroups.close)
 
     async def _draw(self, function: HostedFunction) -> Blueprint:
-        await asyncio.to_thread(check_code, function)
         self._prepare()
-        interpreter = await self._interpreters.find(function.runtime)
+        blueprint = await self._blueprints.draw(function)
         self._start_guard()
-        client = interpreter.client
-        return Blueprint(
-            function=function.key,
-            command=(interpreter.executable, "-S", "-B", str(_LAUNCHER), str(os.getpid()), function.code,
-                     str(client), function.handler),
-            folder=function.code,
-            variables=variables(function, client, self._given),
-            timeout_s=function.timeout_s,
-            facts=Facts(function.key, "$LATEST", function.handler, function.arn.account),
-            cell=PlainCell,
-        )  # fmt: skip
+        return blueprint
 
     def _prepare(self) -> None:
         try:

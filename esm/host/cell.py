@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from esm.host.cgroups import Group
 from esm.host.process import Process
 from esm.host.runtime_api import loopback
 
@@ -49,8 +50,8 @@ class Cell(Protocol):
         """Whether one of its processes is dead, also when nobody has been told yet."""
         ...
 
-    def terminate(self) -> None:
-        """SIGTERM to every process."""
+    def terminate(self, name: str) -> None:
+        """SIGTERM to one process."""
         ...
 
     def kill(self) -> None:
@@ -77,8 +78,9 @@ class Cell(Protocol):
 class PlainCell:
     """See the module."""
 
-    def __init__(self, heard: Heard) -> None:
+    def __init__(self, heard: Heard, group: Group | None = None) -> None:
         self._heard = heard
+        self._group = group
         self._processes: dict[str, Process] = {}
         self.pid = 0
 
@@ -90,8 +92,9 @@ class PlainCell:
 
     def start(self, name: str, command: Sequence[str], folder: str, variables: Mapping[str, str]) -> None:
         """See `Cell`."""
+        prefix = self._group.prefix if self._group else ()
         process = Process(
-            command, Path(folder), variables, self._heard.line, lambda status: self._exited(name, status)
+            [*prefix, *command], Path(folder), variables, self._heard.line, lambda status: self._exited(name, status)
         )  # fmt: skip
         self._processes[name] = process
         self.pid = self.pid or process.pid
@@ -106,31 +109,49 @@ class PlainCell:
         """See `Cell`."""
         return not self._processes or any(process.has_ended for process in self._processes.values())
 
-    def terminate(self) -> None:
+    def terminate(self, name: str) -> None:
         """See `Cell`."""
-        for process in self._processes.values():
-            process.terminate()
+        if name in self._processes:
+            self._processes[name].terminate()
 
     def kill(self) -> None:
-        """See `Cell`."""
+        """See `Cell`: without a group, what left its session is ended by its token, later."""
+        if self._group is not None:
+            self._group.kill()
         for process in tuple(self._processes.values()):
             process.kill()
 
     def freeze(self) -> None:
-        """See `Cell`: it has no means of its own."""
+        """See `Cell`: without a group it has no means."""
+        if self._group is not None:
+            self._group.freeze(frozen=True)
 
     def thaw(self) -> None:
         """See `Cell`."""
+        if self._group is not None:
+            self._group.freeze(frozen=False)
 
     def memory_peak_bytes(self) -> int | None:
-        """See `Cell`."""
-        return None
+        """See `Cell`: without a group, what the first process itself has used."""
+        found = None if self._group is None else self._group.memory_peak_bytes()
+        return _peak_bytes(self.pid) if found is None else found
 
     def close(self) -> None:
         """See `Cell`."""
+        if self._group is not None:
+            self._group.remove()
 
     def _exited(self, name: str, status: int) -> None:
         del self._processes[name]
         self._heard.exited(name, status)
         if not self._processes:
             self._heard.emptied()
+
+
+def _peak_bytes(pid: int) -> int | None:
+    try:
+        text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    found = [line.split()[1] for line in text.splitlines() if line.startswith("VmHWM:")]
+    return int(found[0]) * 1024 if found else None

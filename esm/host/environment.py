@@ -26,8 +26,8 @@ _DEATH_S = 5.0
 """How long a killed process may take to die (a write to a hung disk) before it is left to the kernel."""
 _SHUTDOWN_S = 2.0
 """What extensions get to end by themselves. Source: lambda.md 7.2."""
-RUNTIME = "runtime"
-"""Name of the runtime's process in its cell."""
+RUNTIME = "/runtime"
+"""Name of the runtime's process in its cell: no file of an extension can have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,14 +142,12 @@ class Environment:
         """
         token = leftovers.new_token()
         try:
-            cell = self._blueprint.cell(Heard(self._line, self._exited, self._emptied))
+            self._cell = cell = self._blueprint.cell(Heard(self._line, self._exited, self._emptied))
             listening, address = await cell.open()
             await self._api.open(listening)
             if self.state is not State.STARTING:  # ended while the port was opened
                 cell.kill()
-                cell.close()
                 return
-            self._cell = cell
             self._variables = {
                 **self._blueprint.variables,
                 "AWS_LAMBDA_RUNTIME_API": address,
@@ -207,7 +205,7 @@ class Environment:
         self._stop_timer()
         self._cell.thaw()
         self._extensions.shut_down(shutdown_reason, int((time.time() + _SHUTDOWN_S) * 1000))
-        self._cell.terminate()
+        self._cell.terminate(RUNTIME)
         self._timer = self._loop.call_later(_SHUTDOWN_S, self._kill_cell)
 
     def kill(self, reason: str) -> None:
