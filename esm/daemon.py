@@ -21,6 +21,9 @@ from esm.config import Configuration
 from esm.destinations import make_destination
 from esm.errors import ConfigurationRefused, OperatorNeeded, StoreTooNew, Unavailable
 from esm.host import Host
+from esm.host.isolation import find_isolation
+from esm.host.metrics import HostMetrics
+from esm.host.runtimes import mapped_runtimes
 from esm.model.arn import Arn
 from esm.model.async_event import Recipient
 from esm.model.connection import DAEMON, Way, Ways
@@ -382,7 +385,9 @@ def make_adapters(settings: Settings, configuration: Configuration, telemetry: T
         directory=state_folder(settings), concurrency_default=settings.host_concurrency, telemetry=telemetry,
         idle_s=settings.host_idle_s, age_max_s=settings.host_age_max_s,
         concurrency_total=settings.host_concurrency_total,
-        function_environment=settings.function_environment,
+        function_environment=settings.function_environment, runtimes=mapped_runtimes(settings.runtimes),
+        isolation=lambda: find_isolation(settings.host_isolation), metrics=HostMetrics(telemetry.registry),
+        log_bytes_max=settings.host_log_bytes_max,
     )  # fmt: skip
     return Adapters(sessions, host, telemetry, settings)
 

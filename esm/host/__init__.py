@@ -11,16 +11,20 @@ client brings; not boto3, which has to lie beside the handler.
 import asyncio
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from prometheus_client import CollectorRegistry
 
 from esm.errors import OperatorNeeded
 from esm.host import leftovers
 from esm.host.admission import Admission
 from esm.host.blueprints import Blueprints
-from esm.host.environment import Blueprint
+from esm.host.environment import Blueprint, Ledgers
 from esm.host.interpreters import Interpreters, own_executable
 from esm.host.isolation import Isolation
+from esm.host.logs import FunctionLogs
+from esm.host.metrics import HostMetrics
 from esm.host.packages import Packages
 from esm.host.pool import Pool
 from esm.host.runtimes import Mapped
@@ -47,13 +51,17 @@ class Host:
         function_environment: Mapping[str, str] | None = None,
         path: str | None = None,
         runtimes: Mapping[str, Mapped] | None = None,
-        isolation: Isolation | None = None,
+        isolation: Callable[[], Isolation] = Isolation,
+        metrics: HostMetrics | None = None,
+        log_bytes_max: int = 0,
     ) -> None:
         """Does no I/O.
 
         `directory` is the host's own: runtime clients and the register of environments. `function_environment` is
         what every function gets of AWS: credentials, an endpoint. Interpreters are looked for on `path`; None is the
-        daemon's PATH; `runtimes` maps names to others. `isolation` None: plain processes.
+        daemon's PATH; `runtimes` maps names to others. `isolation` finds out what can be enforced, once,
+        when the first function is looked at; it may block. `metrics`
+        None: nobody scrapes them. `log_bytes_max` is what each function may keep in files; 0: nothing.
         """
         self._directory = directory.absolute()
         self._register = self._directory / "environments"
@@ -63,14 +71,23 @@ class Host:
         self._age_max_s = age_max_s
         self._admission = Admission(concurrency_total)
         self._given = dict(function_environment or {})
-        self.isolation = isolation or Isolation(why_not="it was not asked for")
+        self.isolation: Isolation | None = None
+        """What can be enforced; None until the first function was looked at."""
+        self._find_isolation = isolation
         self._packages = Packages(self._directory / "packages")
-        self._blueprints = Blueprints(
-            Interpreters(self._directory / "clients", path, runtimes), self._packages, self.isolation,
-            self._directory / "etc", self._given,
-        )  # fmt: skip
+        self._interpreters = Interpreters(self._directory / "clients", path, runtimes)
+        self._lock = asyncio.Lock()
+        metrics = metrics or HostMetrics(CollectorRegistry())
+        metrics.uses = lambda: [pool.use() for pool in self._pools if not pool.is_closed]
+        logs = FunctionLogs(self.logs_folder, log_bytes_max, telemetry.warned) if log_bytes_max else None
+        self._ledgers = Ledgers(telemetry, metrics, logs)
         self._pools: list[Pool] = []
         self._guard: subprocess.Popen[bytes] | None = None
+
+    @property
+    def logs_folder(self) -> Path:
+        """Where the log files of functions are."""
+        return logs_folder(self._directory)
 
     def target(self, function: HostedFunction) -> Target:
         """What runs `function`. Does no I/O: `facts()` says what is missing."""
@@ -78,9 +95,8 @@ class Host:
         concurrency = self._concurrency_default if reserved is None else reserved
         upkeep = Upkeep(
             concurrency, function.provisioned_concurrency, idle_s=self._idle_s, age_max_s=self._age_max_s,
-            freezes=self.isolation.can_freeze,
         )  # fmt: skip
-        pool = Pool(function, upkeep, self._admission, self._register, self._telemetry, self._draw)
+        pool = Pool(function, upkeep, self._admission, self._register, self._ledgers, self._draw)
         self._pools = [*(one for one in self._pools if not one.is_closed), pool]
         return pool
 
@@ -95,18 +111,32 @@ class Host:
         """End every environment, and the guard."""
         await asyncio.gather(*(pool.aclose() for pool in self._pools))
         self._pools.clear()
+        if self._ledgers.logs is not None:
+            self._ledgers.logs.close()
         if self._guard is not None:
             guard, self._guard = self._guard, None
             assert guard.stdin is not None
             guard.stdin.close()
             await asyncio.to_thread(_wait, guard)
-        await asyncio.to_thread(self.isolation.cgroups.close)
+        if self.isolation is not None:
+            await asyncio.to_thread(self.isolation.cgroups.close)
 
     async def _draw(self, function: HostedFunction) -> Blueprint:
         self._prepare()
-        blueprint = await self._blueprints.draw(function)
+        isolation = await self._known_isolation()
+        blueprints = Blueprints(
+            self._interpreters, self._packages, isolation, self._directory / "etc", self._given
+        )  # fmt: skip
+        blueprint = await blueprints.draw(function)
         self._start_guard()
         return blueprint
+
+    async def _known_isolation(self) -> Isolation:
+        async with self._lock:
+            if self.isolation is None:
+                self.isolation = await asyncio.to_thread(self._find_isolation)
+                self._telemetry.isolation_found(self.isolation.enforced(), is_sandboxed=self.isolation.is_sandboxed)
+            return self.isolation
 
     def _prepare(self) -> None:
         try:
@@ -134,6 +164,11 @@ class Host:
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={}, cwd="/",
             start_new_session=True,
         )  # fmt: skip
+
+
+def logs_folder(directory: Path) -> Path:
+    """Where a host in `directory` keeps the log files of functions."""
+    return directory / "logs"
 
 
 def _wait(guard: subprocess.Popen[bytes]) -> None:

@@ -18,6 +18,7 @@ from esm.host.environment import Blueprint
 from esm.host.extensions_api import EXTENSIONS_MAX, Facts
 from esm.host.interpreters import Interpreter, Interpreters, own_executable
 from esm.host.isolation import GROUP, USER, Isolation, apart, system_mounts
+from esm.host.journal import Logged
 from esm.host.packages import Packages
 from esm.host.runtimes import Kind, kind_of
 from esm.host.sandbox import Sandbox, Walls
@@ -89,9 +90,11 @@ class Blueprints:
             folder=places.task,
             variables=variables(function, ground.kind, version, places, self._given),
             timeout_s=function.timeout_s,
+            logged=Logged(function.key, function.version, function.memory_mb),
             cell=self._cell(function, ground),
             extensions=tuple(extensions.items()),
             ground=(ground, function),
+            can_freeze=isolation.can_freeze,
         )
 
     async def _ground(self, function: HostedFunction) -> _Ground:

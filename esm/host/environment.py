@@ -6,10 +6,11 @@ phase. Everything happens in callbacks of the event loop; `ended` is set last, o
 """
 
 import asyncio
+import math
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +18,9 @@ from typing import Protocol
 from esm.host import endings, leftovers
 from esm.host.cell import Cell, Heard
 from esm.host.extensions_api import Extensions, Facts
+from esm.host.journal import Journal, Logged
+from esm.host.logs import FunctionLogs
+from esm.host.metrics import HostMetrics
 from esm.host.runtime_api import Event, RuntimeApi
 from esm.model.clocks import Instant
 from esm.model.invocation import Answer, Invocation
@@ -26,6 +30,7 @@ _DEATH_S = 5.0
 """How long a killed process may take to die (a write to a hung disk) before it is left to the kernel."""
 _SHUTDOWN_S = 2.0
 """What extensions get to end by themselves. Source: lambda.md 7.2."""
+_PEAK_EVERY_S = 1.0
 RUNTIME = "/runtime"
 """Name of the runtime's process in its cell: no file of an extension can have it."""
 
@@ -42,11 +47,24 @@ class Blueprint:
     variables: Mapping[str, str] = field(repr=False)
     """Those that are the same in each environment."""
     timeout_s: int
+    logged: Logged
     cell: Callable[[Heard], Cell] = field(repr=False, compare=False)
     extensions: tuple[tuple[str, Sequence[str]], ...] = ()
     """Name and command of each external one."""
+    can_freeze: bool = False
+    """Whether its cells can stop the time of what is in them."""
     ground: tuple[object, ...] = ()
     """What else it stands on, as far as a change of it means other environments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ledgers:
+    """Where environments write down what they do."""
+
+    telemetry: Telemetry
+    metrics: HostMetrics
+    logs: FunctionLogs | None
+    """None: no logs are kept in files."""
 
 
 class State(Enum):
@@ -108,13 +126,15 @@ class Environment:
     """See the module. Made and used in the event loop's thread."""
 
     def __init__(
-        self, blueprint: Blueprint, owner: Owner, register: Path, telemetry: Telemetry, *, is_provisioned: bool = False
+        self, blueprint: Blueprint, owner: Owner, register: Path, ledgers: Ledgers, *, is_provisioned: bool = False
     ) -> None:
         self._blueprint = blueprint
         self._owner = owner
         self._is_provisioned = is_provisioned
         self._register = register
-        self._telemetry = telemetry
+        self._ledgers = ledgers
+        self._token = leftovers.new_token()
+        self._journal = Journal(blueprint.logged, self._token, ledgers.logs, ledgers.telemetry)
         self._loop = asyncio.get_running_loop()
         self._extensions = Extensions(blueprint.facts, [name for name, _ in blueprint.extensions], self)
         self._api = RuntimeApi(self, self._extensions)
@@ -130,6 +150,9 @@ class Environment:
         self._has_runtime = False
         self._invocation: Invocation | None = None
         self._answer: Answer | None = None
+        self._error_type: str | None = None
+        self._peak_at = -math.inf
+        self._peak: int | None = None
         self._result: asyncio.Future[Answer] = self._loop.create_future()
         self.state = State.STARTING
         self.initialised: asyncio.Future[Initialised] = self._loop.create_future()
@@ -140,7 +163,6 @@ class Environment:
 
         Raises: OSError, ValueError (a process cannot be started); the environment has then ended.
         """
-        token = leftovers.new_token()
         try:
             self._cell = cell = self._blueprint.cell(Heard(self._line, self._exited, self._emptied))
             listening, address = await cell.open()
@@ -152,12 +174,12 @@ class Environment:
                 **self._blueprint.variables,
                 "AWS_LAMBDA_RUNTIME_API": address,
                 "AWS_LAMBDA_INITIALIZATION_TYPE": "provisioned-concurrency" if self._is_provisioned else "on-demand",
-                "AWS_LAMBDA_LOG_STREAM_NAME": time.strftime("%Y/%m/%d/[$LATEST]", time.gmtime()) + token,
+                "AWS_LAMBDA_LOG_STREAM_NAME": time.strftime("%Y/%m/%d/[$LATEST]", time.gmtime()) + self._token,
             }
             for name, command in self._blueprint.extensions:
                 cell.start(name, command, self._blueprint.folder, self._variables)
             self._start_runtime()
-            self._entry = leftovers.write(self._register, token, cell.pid)
+            self._entry = leftovers.write(self._register, self._token, cell.pid)
         except (OSError, ValueError):
             self.kill("not started")
             raise
@@ -172,7 +194,8 @@ class Environment:
         """Run one invocation in a free environment until `deadline`. Cancelled: `kill` is the caller's duty."""
         assert self.state is State.FREE
         self.state = State.BUSY
-        self._invocation, self._answer = invocation, None
+        self._invocation, self._answer, self._error_type = invocation, None, None
+        self._journal.began(invocation.request_id)
         self._result = self._loop.create_future()
         self._timer = self._loop.call_at(deadline, self.kill, "timeout")
         deadline_ms = int((time.time() + deadline - self._loop.time()) * 1000)
@@ -239,29 +262,33 @@ class Environment:
             self._become_free()
             self._extensions.close_registration()
             init_s = self._loop.time() - self._started_at
-            self._telemetry.environment_started(self._blueprint.function, self._pid, init_s)
+            self._ledgers.telemetry.environment_started(self._blueprint.function, self._pid, init_s)
+            self._ledgers.metrics.initialised(self._blueprint.function, self._blueprint.facts.version, init_s)
+            self._journal.initialised(init_s)
             self._owner.is_ready(self)
             self.initialised.set_result(Ready())
         elif self.state is State.BUSY and self._answer is not None:
             self._stop_timer()
-            self._become_free()
             self._settle(self._answer)
+            self._become_free()
 
     def answered(self, payload: bytes, error_type: str | None) -> None:
         """See `runtime_api.Listener`."""
         if self._invocation is not None:
             request_id = self._invocation.request_id
-            self._take(Answer(request_id, payload) if error_type is None else endings.failed(request_id, payload))
+            self._take(
+                Answer(request_id, payload) if error_type is None else endings.failed(request_id, payload), error_type
+            )
 
     def answered_too_much(self) -> None:
         """See `runtime_api.Listener`: a client that is refused its answer ends, and the environment with it."""
         if self._invocation is not None:
-            self._take(endings.too_large(self._invocation.request_id))
+            self._take(endings.too_large(self._invocation.request_id), "Function.ResponseSizeTooLarge")
 
     def answered_in_part(self) -> None:
         """See `runtime_api.Listener`: the environment serves nobody again."""
         if self._invocation is not None and self.state is State.BUSY:
-            self._take(endings.truncated(self._invocation.request_id))
+            self._take(endings.truncated(self._invocation.request_id), "Runtime.TruncatedResponse")
             self.kill("truncated answer")
 
     def init_failed(self, payload: bytes, error_type: str) -> None:  # noqa: ARG002 - the payload names it too
@@ -293,9 +320,9 @@ class Environment:
             self._crash = Crashed("Runtime.InvalidEntrypoint", str(error))
             self.kill("not started")
 
-    def _take(self, answer: Answer) -> None:
+    def _take(self, answer: Answer, error_type: str | None) -> None:
         assert self._cell is not None
-        self._answer = answer
+        self._answer, self._error_type = answer, error_type
         self._cell.drain()  # what was written before the answer carries its request's id
 
     def _become_free(self) -> None:
@@ -303,12 +330,24 @@ class Environment:
         self._invocation = None
 
     def _settle(self, answer: Answer) -> None:
+        blueprint, has_failed = self._blueprint, answer.function_error is not None
+        status = "timeout" if self._answer is None and self._reason == "timeout" else "error"
+        error_type = None if status == "timeout" else self._error_type
+        duration_s, tail = self._journal.ended(status if has_failed else "success", error_type, self._memory_peak())
+        self._ledgers.metrics.invoked(blueprint.function, blueprint.facts.version, duration_s, has_failed=has_failed)
         if not self._result.done():
-            self._result.set_result(answer)
+            self._result.set_result(replace(answer, executed_version=blueprint.facts.version, log_tail=tail))
+
+    def _memory_peak(self) -> int | None:
+        """Asked for at most once a second: a peak never falls, and asking costs more than a short invocation."""
+        now = self._loop.time()
+        if self._cell is not None and now >= self._peak_at + _PEAK_EVERY_S:
+            found = self._cell.memory_peak_bytes()
+            self._peak_at, self._peak = now, self._peak if found is None else found
+        return self._peak
 
     def _line(self, line: str) -> None:
-        request_id = self._invocation.request_id if self._invocation else None
-        self._telemetry.function_output(self._blueprint.function, request_id, line)
+        self._journal.line(line)
 
     def _exited(self, name: str, status: int) -> None:
         """A process has ended: so do the others, each in its time where the environment is stopped."""
@@ -339,8 +378,11 @@ class Environment:
         if self._invocation is not None:
             self._settle(self._answer or self._own_ending(self._invocation.request_id, status))
         if not self.initialised.done():
-            self.initialised.set_result(self._how_it_did_not_start(status))
-        self._telemetry.environment_ended(self._blueprint.function, self._pid, self._reason)
+            how = self._how_it_did_not_start(status)
+            init_s = self._loop.time() - self._started_at
+            self._journal.init_failed(init_s, "timeout" if isinstance(how, TooSlow) else "error")
+            self.initialised.set_result(how)
+        self._ledgers.telemetry.environment_ended(self._blueprint.function, self._pid, self._reason)
         self._owner.has_ended(self)
         self.ended.set_result(None)
 
@@ -353,7 +395,9 @@ class Environment:
         if self._reason == "timeout":
             return endings.timed_out(request_id, self._blueprint.timeout_s)
         if self._crash is not None:
+            self._error_type = self._crash.error_type
             return endings.crashed(request_id, self._crash.error_type, self._crash.text)
+        self._error_type = "Runtime.ExitError"
         return endings.exited(request_id, status)
 
     def _stop_timer(self) -> None:

@@ -6,18 +6,18 @@ its environment is free, still starts (for the next one), or is dead; never befo
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from esm.errors import OperatorNeeded
 from esm.host import endings
 from esm.host.admission import Admission
-from esm.host.environment import Blueprint, Crashed, Environment, Exited, InitFailed, Ready, State, TooSlow
+from esm.host.environment import Blueprint, Crashed, Environment, Exited, InitFailed, Ledgers, Ready, State, TooSlow
+from esm.host.metrics import Use
 from esm.model.clocks import Instant
 from esm.model.function import FunctionFacts, HostedFunction
 from esm.model.invocation import Ending, Invocation, Misconfigured, Throttled, Unreachable
 from esm.rules.environments import Environments, Freeze, Phase, Start, Step, Stop, Upkeep, init_s
-from esm.telemetry import Telemetry
 
 _CONFIGURATION = (FileNotFoundError, NotADirectoryError, PermissionError, ValueError)
 """What starting a process raises when trying again will not help."""
@@ -43,7 +43,7 @@ class Pool:
         upkeep: Upkeep,
         admission: Admission,
         register: Path,
-        telemetry: Telemetry,
+        ledgers: Ledgers,
         draw: Callable[[HostedFunction], Awaitable[Blueprint]],
     ) -> None:
         """`draw` makes the blueprint; raises OperatorNeeded while something that it needs is not there."""
@@ -51,7 +51,7 @@ class Pool:
         self._upkeep = upkeep
         self._admission = admission
         self._register = register
-        self._telemetry = telemetry
+        self._ledgers = ledgers
         self._draw = draw
         self._blueprint: Blueprint | None = None
         self._rules = Environments(upkeep)
@@ -97,11 +97,21 @@ class Pool:
         waits = invocation.waits and self._upkeep.concurrency > 0
         refusal = await self._admission.enter(self, invocation.start_by, waits=waits)
         if refusal is not None:
+            self._ledgers.metrics.throttled(self._function.key, self._function.version)
             return Throttled(invocation.request_id, reason=refusal.value)
         if self._is_too_late(invocation.start_by):
             self._admission.leave(self)
             return Throttled(invocation.request_id)
         return await self._serve(invocation)
+
+    def use(self) -> Use:
+        """What its environments do now."""
+        rules = self._rules
+        return Use(
+            self._function.key, self._function.version, self._admission.used(self), rules.count(Phase.STARTING),
+            rules.count(Phase.FREE), rules.count(Phase.BUSY), self._upkeep.provisioned, rules.provisioned_ready,
+            rules.provisioned_busy,
+        )  # fmt: skip
 
     async def aclose(self) -> None:
         """End every environment, running or not, and wait for the end of all that they started."""
@@ -139,6 +149,7 @@ class Pool:
         """Draw the blueprint; another one than before means other code."""
         blueprint = await self._draw(self._function)
         before, self._blueprint = self._blueprint, blueprint
+        self._rules.follow(replace(self._upkeep, freezes=blueprint.can_freeze))
         if before is not None and before != blueprint:
             self._act(self._rules.renew(self._now()))
         self._plan(self._rules.next_at())
@@ -147,6 +158,10 @@ class Pool:
         """Use an environment; a handler that loads too slowly gets a second one, and all of the function's time."""
         seat = self._seat()
         timeout_s = self._function.timeout_s
+        self._ledgers.metrics.seated(
+            self._function.key, self._function.version,
+            is_provisioned=self._rules.is_provisioned(seat.number), is_spill_over=seat.is_spill_over,
+        )  # fmt: skip
         try:
             ending = await self._use(seat, invocation, None)
             if ending is None:
@@ -218,7 +233,7 @@ class Pool:
         assert self._blueprint is not None
         is_provisioned = self._rules.is_provisioned(number)
         environment = Environment(
-            self._blueprint, self, self._register, self._telemetry, is_provisioned=is_provisioned
+            self._blueprint, self, self._register, self._ledgers, is_provisioned=is_provisioned
         )  # fmt: skip
         self._alive[number] = environment
         self._numbers[environment] = number
@@ -254,7 +269,7 @@ class Pool:
         try:
             await self._new(number).start(init_s(self._function.timeout_s, is_provisioned=True))
         except (OSError, ValueError) as error:
-            self._telemetry.provisioning_failed(self._function.key, str(error))
+            self._ledgers.telemetry.provisioning_failed(self._function.key, str(error))
 
     def _run_aside(self, coroutine: Awaitable[None]) -> None:
         task = asyncio.ensure_future(coroutine)

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from esm.errors import OperatorNeeded
+
 
 class Kind(Enum):
     """How a runtime is started."""
@@ -41,7 +43,7 @@ def kind_of(runtime: str) -> Kind:
 
 
 def mapped_runtimes(text: str) -> Mapping[str, Mapped]:
-    """`NAME=INTERPRETER[:CLIENT]`, separated by commas. Raises: ValueError, saying what is wrong."""
+    """`NAME=INTERPRETER[:CLIENT]`, separated by commas. Raises: OperatorNeeded, saying what is wrong."""
     found: dict[str, Mapped] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, equals, place = part.partition("=")
@@ -52,7 +54,6 @@ def mapped_runtimes(text: str) -> Mapping[str, Mapped]:
             )
             raise ValueError(msg)
         if name in found:
-            msg = f"{name} is mapped twice"
-            raise ValueError(msg)
+            raise OperatorNeeded(f"ESM_RUNTIMES: {name} is mapped twice: take one of them out")
         found[name] = Mapped(interpreter, client or None)
     return found

@@ -148,7 +148,9 @@ async def walled(tmp_path: Path) -> AsyncIterator[Here]:
             pytest.fail(f"no sandbox here ({isolation.why_not}; REQUIRE_SERVERS=1: nothing may be skipped)")
         pytest.skip(f"no sandbox here: {isolation.why_not}")
     heard = Heard()
-    host = Host(directory=tmp_path / "host", concurrency_default=2, telemetry=heard, idle_s=60, isolation=isolation)
+    host = Host(
+        directory=tmp_path / "host", concurrency_default=2, telemetry=heard, idle_s=60, isolation=lambda: isolation
+    )
     try:
         yield Here(host, tmp_path, heard)
     finally:

@@ -192,7 +192,7 @@ async def test_a_node_function_runs_with_awss_client(either: Here):
     node = shutil.which("node")
     if node is None or not CLIENT:
         pytest.skip("no Node.js with aws-lambda-ric here")
-    either.host._blueprints._interpreters._mapped = {"nodejs12.x": Mapped(node, CLIENT)}
+    either.host._interpreters._mapped = {"nodejs12.x": Mapped(node, CLIENT)}
     function = either.written(
         {
             "lib/app.mjs": """
@@ -214,7 +214,7 @@ async def test_a_node_function_runs_with_awss_client(either: Here):
 
 
 async def test_a_missing_module_of_a_node_function_is_named(here: Here):
-    here.host._blueprints._interpreters._mapped = {}
+    here.host._interpreters._mapped = {}
     target = here.host.target(here.written({"app.mjs": "1"}, runtime="nodejs20.x", handler="main.handler"))
     with pytest.raises(OperatorNeeded, match=r"needs main.js, .mjs or .cjs"):
         await target.facts()
@@ -225,7 +225,7 @@ def test_runtimes_are_mapped_by_name():
         "python3.8": Mapped("/usr/bin/python3.9"), "nodejs12.x": Mapped("/usr/bin/node", "/opt/ric"),
     }  # fmt: skip
     for wrong in ("python3.8", "python3.8=python3", "=/usr/bin/python3", "A=/x", "a.b=/x,a.b=/y"):
-        with pytest.raises(ValueError, match=r"must be RUNTIME=|mapped twice"):
+        with pytest.raises(OperatorNeeded, match=r"must be RUNTIME=|mapped twice"):
             mapped_runtimes(wrong)
     assert [kind_of(name) for name in ("python3.8", "nodejs12.x", "provided", "provided.al2", "go1.x")] == [
         Kind.PYTHON, Kind.NODE, Kind.PROVIDED, Kind.PROVIDED, Kind.OTHER,

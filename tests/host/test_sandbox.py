@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from esm.errors import OperatorNeeded
+from esm.host import Host
+from esm.host.cgroups import Cgroups
 from esm.host.isolation import Isolation, find_isolation
 from esm.model.invocation import Answer
 from tests.host.conftest import Here, error, invocation, is_alive, until, value
@@ -127,7 +129,7 @@ def _line(path: Path) -> bytes:
 
 async def test_a_fork_bomb_is_bounded_where_that_is_said_and_ends_with_its_environment(walled: Here):
     before = set(os.listdir("/proc"))  # noqa: PTH208
-    said = walled.host.isolation.enforced()["number of processes"]
+    said = find_isolation("auto").enforced()["number of processes"]
     many = 300 if said.startswith("not enforced") else 3000
     target = walled.target(
         """
@@ -161,29 +163,40 @@ async def test_memory_is_bounded(walled: Here):
     assert value(await target.invoke(invocation(b"10"))) == 10
 
 
+TICKS = """
+import threading, time
+ticks = []
+def tick():
+    while True:
+        ticks.append(time.monotonic())
+        time.sleep(0.01)
+threading.Thread(target=tick, daemon=True).start()
+def handler(event, context):
+    gaps = [b - a for a, b in zip(ticks, ticks[1:])]
+    return max(gaps, default=0)
+"""
+
+
 async def test_an_idle_environment_is_frozen_and_thawed_to_serve(walled: Here):
-    target = walled.target(
-        """
-        import threading, time
-        ticks = []
-        def tick():
-            while True:
-                ticks.append(time.monotonic())
-                time.sleep(0.01)
-        threading.Thread(target=tick, daemon=True).start()
-        def handler(event, context):
-            gaps = [b - a for a, b in zip(ticks, ticks[1:])]
-            return max(gaps, default=0)
-        """
-    )
+    target = walled.target(TICKS)
     await target.invoke(invocation())
     await asyncio.sleep(1)
     assert value(await target.invoke(invocation())) > 0.7
 
 
 async def test_without_a_group_the_process_space_is_stopped(walled: Here):
-    walled.host.isolation = replace(find_isolation("auto"))
-    assert walled.host.isolation.can_freeze
+    found = find_isolation("auto")
+    host = Host(directory=walled.folder / "signals", concurrency_default=1, telemetry=walled.heard, idle_s=60,
+                isolation=lambda: replace(found, cgroups=Cgroups(None)))  # fmt: skip
+    try:
+        target = host.target(walled.function(TICKS))
+        await target.invoke(invocation())
+        await asyncio.sleep(1)
+        assert value(await target.invoke(invocation())) > 0.7
+        assert host.isolation is not None
+        assert host.isolation.enforced()["freezing"] == "SIGSTOP to its process space"
+    finally:
+        await host.aclose()
 
 
 async def test_the_exit_of_a_sandboxed_runtime_is_told_as_it_was(walled: Here):
