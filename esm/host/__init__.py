@@ -1,11 +1,12 @@
 """Functions that run here, each behind the Lambda Runtime API in processes of its own.
 
-What is enforced: the timeout, the concurrency, 1,024 open files, no core dumps, Lambda's limit on answers, and that
-nothing of the daemon (environment, libraries) reaches a function. MemorySize is told to the function and not enforced.
-A function runs as the daemon's user and sees its files.
+What is enforced everywhere: the timeout, the concurrency, 1,024 open files, no core dumps, Lambda's limit on answers,
+and that nothing of the daemon (environment, libraries) reaches a function. Everything else depends on the machine, is
+tried at the first function (`isolation`), and said: in a sandbox a function sees its code, its layers and its own /tmp;
+without one it runs as the daemon's user and sees that one's files.
 
-A handler imports the standard library, what lies in its CodeUri and on its own PYTHONPATH, and what AWS's runtime
-client brings; not boto3, which has to lie beside the handler.
+A handler imports the standard library, what lies in its CodeUri, its layers and on its own PYTHONPATH, and what AWS's
+runtime client brings; not boto3, which has to lie beside the handler or in a layer.
 """
 
 import asyncio
@@ -123,7 +124,7 @@ class Host:
 
     async def _draw(self, function: HostedFunction) -> Blueprint:
         self._prepare()
-        isolation = await self._known_isolation()
+        isolation = await self.known_isolation()
         blueprints = Blueprints(
             self._interpreters, self._packages, isolation, self._directory / "etc", self._given
         )  # fmt: skip
@@ -131,7 +132,8 @@ class Host:
         self._start_guard()
         return blueprint
 
-    async def _known_isolation(self) -> Isolation:
+    async def known_isolation(self) -> Isolation:
+        """What can be enforced on this machine, found out at the first question. Raises: OperatorNeeded."""
         async with self._lock:
             if self.isolation is None:
                 self.isolation = await asyncio.to_thread(self._find_isolation)

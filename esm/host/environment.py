@@ -166,10 +166,11 @@ class Environment:
         try:
             self._cell = cell = self._blueprint.cell(Heard(self._line, self._exited, self._emptied))
             listening, address = await cell.open()
-            await self._api.open(listening)
-            if self.state is not State.STARTING:  # ended while the port was opened
+            if self.state is not State.STARTING:  # ended meanwhile
+                listening.close()
                 cell.kill()
                 return
+            await self._api.open(listening)
             self._variables = {
                 **self._blueprint.variables,
                 "AWS_LAMBDA_RUNTIME_API": address,

@@ -266,10 +266,14 @@ class Pool:
                     self._alive[number].freeze()
 
     async def _provision(self, number: int) -> None:
+        environment, why = self._new(number), "it was not initialised"
         try:
-            await self._new(number).start(init_s(self._function.timeout_s, is_provisioned=True))
+            await environment.start(init_s(self._function.timeout_s, is_provisioned=True))
         except (OSError, ValueError) as error:
-            self._ledgers.telemetry.provisioning_failed(self._function.key, str(error))
+            why = str(error)
+        await asyncio.wait({environment.initialised})
+        if not isinstance(environment.initialised.result(), Ready) and not self.is_closed:
+            self._ledgers.telemetry.provisioning_failed(self._function.key, why)
 
     def _run_aside(self, coroutine: Awaitable[None]) -> None:
         task = asyncio.ensure_future(coroutine)

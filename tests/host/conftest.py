@@ -25,6 +25,10 @@ from esm.telemetry import Telemetry
 ARN = Arn.parse("arn:aws:lambda:eu-west-3:123456789012:function:orders")
 
 
+PATH = f"{os.environ['PATH']}:{Path('.servers/bubblewrap').absolute()}"
+"""Where bubblewrap may be: installed, or made by `make bubblewrap`."""
+
+
 class Heard(Telemetry):
     """Keeps what hosted functions said and did."""
 
@@ -142,7 +146,7 @@ async def here(tmp_path: Path) -> AsyncIterator[Here]:
 @pytest.fixture
 async def walled(tmp_path: Path) -> AsyncIterator[Here]:
     """As `here`, in sandboxes, where this machine can have them."""
-    isolation = find_isolation("auto")
+    isolation = find_isolation("auto", PATH)
     if not isolation.is_sandboxed:
         if os.environ.get("REQUIRE_SERVERS") == "1":
             pytest.fail(f"no sandbox here ({isolation.why_not}; REQUIRE_SERVERS=1: nothing may be skipped)")

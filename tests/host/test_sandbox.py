@@ -13,7 +13,7 @@ from esm.host import Host
 from esm.host.cgroups import Cgroups
 from esm.host.isolation import Isolation, find_isolation
 from esm.model.invocation import Answer
-from tests.host.conftest import Here, error, invocation, is_alive, until, value
+from tests.host.conftest import PATH, Here, error, invocation, is_alive, until, value
 
 LOOKS = """
 import os, socket
@@ -129,7 +129,7 @@ def _line(path: Path) -> bytes:
 
 async def test_a_fork_bomb_is_bounded_where_that_is_said_and_ends_with_its_environment(walled: Here):
     before = set(os.listdir("/proc"))  # noqa: PTH208
-    said = find_isolation("auto").enforced()["number of processes"]
+    said = find_isolation("auto", PATH).enforced()["number of processes"]
     many = 300 if said.startswith("not enforced") else 3000
     target = walled.target(
         """
@@ -172,6 +172,7 @@ def tick():
         time.sleep(0.01)
 threading.Thread(target=tick, daemon=True).start()
 def handler(event, context):
+    time.sleep(0.05)
     gaps = [b - a for a, b in zip(ticks, ticks[1:])]
     return max(gaps, default=0)
 """
@@ -185,7 +186,7 @@ async def test_an_idle_environment_is_frozen_and_thawed_to_serve(walled: Here):
 
 
 async def test_without_a_group_the_process_space_is_stopped(walled: Here):
-    found = find_isolation("auto")
+    found = find_isolation("auto", PATH)
     host = Host(directory=walled.folder / "signals", concurrency_default=1, telemetry=walled.heard, idle_s=60,
                 isolation=lambda: replace(found, cgroups=Cgroups(None)))  # fmt: skip
     try:
