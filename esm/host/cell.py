@@ -50,8 +50,8 @@ class Cell(Protocol):
         """Whether one of its processes is dead, also when nobody has been told yet."""
         ...
 
-    def terminate(self, name: str) -> None:
-        """SIGTERM to one process."""
+    def signal(self, name: str, number: int) -> None:
+        """Send a signal to one process; SIGKILL to its group."""
         ...
 
     def kill(self) -> None:
@@ -109,10 +109,10 @@ class PlainCell:
         """See `Cell`."""
         return not self._processes or any(process.has_ended for process in self._processes.values())
 
-    def terminate(self, name: str) -> None:
+    def signal(self, name: str, number: int) -> None:
         """See `Cell`."""
         if name in self._processes:
-            self._processes[name].terminate()
+            self._processes[name].send(number)
 
     def kill(self) -> None:
         """See `Cell`: without a group, what left its session is ended by its token, later."""

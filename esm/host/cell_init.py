@@ -3,7 +3,7 @@
 Law: nothing of ours is imported. Its one argument is the number of a socket to the daemon, over which lines of JSON go
 both ways; when the daemon's end closes, it ends, and the kernel ends everything else in its process space with it.
 Told: {"listen": true} (bind the Runtime API's port here, and hand the socket out), {"start": NAME, "command": [...],
-"variables": {...}}, {"terminate": NAME}, {"do": "freeze" | "thaw"}. Says: {"bound": PORT}, {"exited": NAME,
+"variables": {...}}, {"signal": N, "name": NAME}, {"do": "freeze" | "thaw"}. Says: {"bound": PORT}, {"exited": NAME,
 "status": N}, {"failed": NAME}.
 """
 
@@ -64,9 +64,10 @@ class Init:
             self._listen()
         elif "start" in order:
             self._start(order["start"], order["command"], order["variables"])
-        elif "terminate" in order:
-            for pid in [pid for pid, name in self._names.items() if name == order["terminate"]]:
-                os.kill(pid, signal.SIGTERM)
+        elif "signal" in order:
+            for pid in [pid for pid, name in self._names.items() if name == order["name"]]:
+                with suppress(ProcessLookupError):
+                    (os.killpg if order["signal"] == signal.SIGKILL else os.kill)(pid, order["signal"])
         else:
             number = {"freeze": signal.SIGSTOP, "thaw": signal.SIGCONT}[order["do"]]
             with suppress(ProcessLookupError):

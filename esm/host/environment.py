@@ -7,6 +7,7 @@ phase. Everything happens in callbacks of the event loop; `ended` is set last, o
 
 import asyncio
 import math
+import signal
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -198,7 +199,7 @@ class Environment:
         self._invocation, self._answer, self._error_type = invocation, None, None
         self._journal.began(invocation.request_id)
         self._result = self._loop.create_future()
-        self._timer = self._loop.call_at(deadline, self.kill, "timeout")
+        self._timer = self._loop.call_at(deadline, self._time_out)
         deadline_ms = int((time.time() + deadline - self._loop.time()) * 1000)
         arn, trace = str(invocation.function_arn), invocation.trace
         self._extensions.invoke(invocation.request_id, arn, deadline_ms, trace)
@@ -220,17 +221,12 @@ class Environment:
         if self._cell is not None:
             self._cell.thaw()
 
-    def stop(self, reason: str, shutdown_reason: str = "SPINDOWN") -> None:
+    def stop(self, reason: str) -> None:
         """End it; extensions that want to know are told, and have two seconds. Source: lambda.md 7.2."""
-        if self.state is not State.FREE or self._cell is None or not self._extensions.count:
+        if self.state is State.FREE and self._extensions.count:
+            self._wind_down(reason, "SPINDOWN", signal.SIGTERM)
+        else:
             self.kill(reason)
-            return
-        self.state, self._reason = State.ENDING, reason
-        self._stop_timer()
-        self._cell.thaw()
-        self._extensions.shut_down(shutdown_reason, int((time.time() + _SHUTDOWN_S) * 1000))
-        self._cell.terminate(RUNTIME)
-        self._timer = self._loop.call_later(_SHUTDOWN_S, self._kill_cell)
 
     def kill(self, reason: str) -> None:
         """End the processes at once, with their groups. Does nothing when it is ending already."""
@@ -354,14 +350,43 @@ class Environment:
         """A process has ended: so do the others, each in its time where the environment is stopped."""
         if name == RUNTIME:
             self._status = status
-        if self.state not in {State.ENDING, State.ENDED}:
-            if name != RUNTIME:
-                self._crash = Crashed("Extension.Crash", f"extension {name}: {endings.status_text(status)}")
-            self.state = State.ENDING
-            self._kill_cell()
+        if self.state in {State.ENDING, State.ENDED}:
+            return
+        if name == RUNTIME and self.initialised.done() and self._extensions.want_shutdown:
+            self._settle_now(status)
+            self._wind_down("exit", "FAILURE", signal.SIGKILL)
+            return
+        if name != RUNTIME:
+            self._crash = Crashed("Extension.Crash", f"extension {name}: {endings.status_text(status)}")
+        self.state = State.ENDING
+        self._kill_cell()
 
     def _emptied(self) -> None:
         self._finish(-9 if self._status is None else self._status)
+
+    def _time_out(self) -> None:
+        """The caller is told at once; extensions that want to know have their two seconds."""
+        if not self._extensions.want_shutdown:
+            self.kill("timeout")
+            return
+        self._reason = "timeout"
+        self._settle_now(-9)
+        self._wind_down("timeout", "TIMEOUT", signal.SIGKILL)
+
+    def _settle_now(self, status: int) -> None:
+        if self._invocation is not None:
+            self._settle(self._answer or self._own_ending(self._invocation.request_id, status))
+            self._invocation = None
+
+    def _wind_down(self, reason: str, shutdown_reason: str, number: int) -> None:
+        """Tell extensions of the end and give them time; `number` is the signal for the runtime."""
+        assert self._cell is not None
+        self.state, self._reason = State.ENDING, reason
+        self._stop_timer()
+        self._cell.thaw()
+        self._extensions.shut_down(shutdown_reason, int((time.time() + _SHUTDOWN_S) * 1000))
+        self._cell.signal(RUNTIME, number)
+        self._timer = self._loop.call_later(_SHUTDOWN_S, self._kill_cell)
 
     def _kill_cell(self) -> None:
         self._stop_timer()
@@ -376,8 +401,7 @@ class Environment:
             return
         self._stop_timer()
         self.state = State.ENDED
-        if self._invocation is not None:
-            self._settle(self._answer or self._own_ending(self._invocation.request_id, status))
+        self._settle_now(status)
         if not self.initialised.done():
             how = self._how_it_did_not_start(status)
             init_s = self._loop.time() - self._started_at

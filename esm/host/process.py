@@ -75,11 +75,13 @@ class Process:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 
-    def terminate(self) -> None:
-        """SIGTERM to the process itself."""
-        if self._pidfd >= 0:
+    def send(self, number: int) -> None:
+        """A signal to the process itself; SIGKILL goes to its group."""
+        if number == signal.SIGKILL:
+            self.kill()
+        elif self._pidfd >= 0:
             with suppress(ProcessLookupError, PermissionError):
-                os.kill(self.pid, signal.SIGTERM)
+                os.kill(self.pid, number)
 
     def _exited(self) -> None:
         self.kill()

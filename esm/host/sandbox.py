@@ -86,9 +86,9 @@ class Sandbox:
         self._read()
         return self._process is None or self._process.has_ended or not self._names
 
-    def terminate(self, name: str) -> None:
+    def signal(self, name: str, number: int) -> None:
         """See `Cell`."""
-        self._tell({"terminate": name})
+        self._tell({"signal": number, "name": name})
 
     def kill(self) -> None:
         """See `Cell`."""

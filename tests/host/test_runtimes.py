@@ -131,6 +131,25 @@ async def test_extensions_of_a_layer_run_beside_the_function_and_are_told_of_the
     assert [line for _, _, line in either.heard.lines][2:] == ["tracer SHUTDOWN SPINDOWN"]
 
 
+@pytest.mark.parametrize(("event", "reason"), [(b"60", "TIMEOUT"), (b"-1", "FAILURE")])
+async def test_extensions_are_told_why_an_environment_ends_and_the_caller_does_not_wait_for_them(
+    either: Here, event: bytes, reason: str
+):
+    layer = write(either.folder / "layer", {"extensions/tracer": EXTENSION})
+    code = """
+        import os, time
+        def handler(event, context):
+            if event < 0: os._exit(3)
+            time.sleep(event)
+            return 1
+        """
+    target = either.host.target(either.written({"app.py": code}, layers=(str(layer),), timeout_s=1))
+    assert value(await target.invoke(invocation(b"0"))) == 1
+    error(await target.invoke(invocation(event)))
+    await until(lambda: either.heard.lines[-1][2] == f"tracer SHUTDOWN {reason}")
+    assert value(await target.invoke(invocation(b"0"))) == 1
+
+
 async def test_an_extension_that_crashes_takes_the_environment_with_it(here: Here):
     layer = write(here.folder / "layer", {"extensions/tracer": EXTENSION})
     mark = Path("/tmp/extension-dies")
