@@ -206,7 +206,7 @@ class Daemon:
                 worker=settings.worker_id, sqs_wait_s=settings.sqs_wait_s,
                 checkpoint_interval_s=settings.checkpoint_interval_s,
             )  # fmt: skip
-            adapters = make_adapters(settings, self._configuration, telemetry)
+            adapters = make_adapters(settings, self._configuration, telemetry, serves=True)
             stack.push_async_callback(adapters.aclose)
             adapters.host.end_leftovers()
             adapters.events = AsyncEvents(around, adapters.async_function)
@@ -375,8 +375,10 @@ def load_configuration(settings: Settings, environ: Table[str, str]) -> Configur
     return config.load(Path(settings.config), environ, settings, SystemClock().wall())
 
 
-def make_adapters(settings: Settings, configuration: Configuration, telemetry: Telemetry) -> Adapters:
-    """Sessions and host for a configuration; nothing is contacted yet."""
+def make_adapters(
+    settings: Settings, configuration: Configuration, telemetry: Telemetry, *, serves: bool = False
+) -> Adapters:
+    """Sessions and host for a configuration; nothing is contacted yet. `serves`: provisioned environments are kept."""
     sessions = Sessions(
         configuration.region, configuration.endpoint_url, configuration.endpoints, telemetry.aws_request,
         worker=f"esm-{settings.worker_id}",
@@ -387,7 +389,7 @@ def make_adapters(settings: Settings, configuration: Configuration, telemetry: T
         concurrency_total=settings.host_concurrency_total,
         function_environment=settings.function_environment, runtimes=mapped_runtimes(settings.runtimes),
         isolation=lambda: find_isolation(settings.host_isolation), metrics=HostMetrics(telemetry.registry),
-        log_bytes_max=settings.host_log_bytes_max,
+        log_bytes_max=settings.host_log_bytes_max, keeps_ready=serves,
     )  # fmt: skip
     return Adapters(sessions, host, telemetry, settings)
 

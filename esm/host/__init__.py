@@ -55,6 +55,7 @@ class Host:
         isolation: Callable[[], Isolation] = Isolation,
         metrics: HostMetrics | None = None,
         log_bytes_max: int = 0,
+        keeps_ready: bool = True,
     ) -> None:
         """Does no I/O.
 
@@ -63,6 +64,7 @@ class Host:
         daemon's PATH; `runtimes` maps names to others. `isolation` finds out what can be enforced, once,
         when the first function is looked at; it may block. `metrics`
         None: nobody scrapes them. `log_bytes_max` is what each function may keep in files; 0: nothing.
+        `keeps_ready` False: provisioned environments are not started, as where functions are only looked at.
         """
         self._directory = directory.absolute()
         self._register = self._directory / "environments"
@@ -70,6 +72,7 @@ class Host:
         self._telemetry = telemetry
         self._idle_s = idle_s
         self._age_max_s = age_max_s
+        self._keeps_ready = keeps_ready
         self._admission = Admission(concurrency_total)
         self._given = dict(function_environment or {})
         self.isolation: Isolation | None = None
@@ -94,8 +97,9 @@ class Host:
         """What runs `function`. Does no I/O: `facts()` says what is missing."""
         reserved = function.reserved_concurrency
         concurrency = self._concurrency_default if reserved is None else reserved
+        provisioned = function.provisioned_concurrency if self._keeps_ready else 0
         upkeep = Upkeep(
-            concurrency, function.provisioned_concurrency, idle_s=self._idle_s, age_max_s=self._age_max_s,
+            concurrency, provisioned, idle_s=self._idle_s, age_max_s=self._age_max_s,
         )  # fmt: skip
         pool = Pool(function, upkeep, self._admission, self._register, self._ledgers, self._draw)
         self._pools = [*(one for one in self._pools if not one.is_closed), pool]

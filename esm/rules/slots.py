@@ -37,21 +37,25 @@ class Slots:
         self._overall = overall
         self._functions: dict[Hashable, _Function] = {}
         self._arrivals = 0
+        self._reserved = 0
+        self._shared_used = 0
+        """Slots of functions without a reservation."""
 
     def join(self, function: Hashable, bound: int, *, is_reserved: bool) -> None:
         """Make a function known. A reservation counts from now on, also while it is not used."""
         self._functions[function] = _Function(bound, is_reserved)
+        self._reserved += bound if is_reserved else 0
 
     def leave(self, function: Hashable) -> list[Hashable]:
         """Forget a function that holds no slot any more; returns the callers of others that have one now."""
-        self._functions.pop(function, None)
+        one = self._functions.pop(function, None)
+        self._reserved -= one.bound if one is not None and one.is_reserved else 0
         return self._granted()
 
     @property
     def shared(self) -> int:
         """How many slots functions without a reservation have together."""
-        reserved = sum(one.bound for one in self._functions.values() if one.is_reserved)
-        return max(0, self._overall - reserved)
+        return max(0, self._overall - self._reserved)
 
     def used(self, function: Hashable) -> int:
         """How many slots a function holds."""
@@ -62,7 +66,7 @@ class Slots:
         one = self._functions[function]
         if one.used >= one.bound:
             return Refusal.RESERVED
-        if not one.is_reserved and self._shared_used() >= self.shared:
+        if not one.is_reserved and self._shared_used >= self.shared:
             return Refusal.OVERALL
         return None
 
@@ -70,7 +74,7 @@ class Slots:
         """Take a slot, unless something keeps it from that."""
         refusal = self.why_not(function)
         if refusal is None:
-            self._functions[function].used += 1
+            self._use(self._functions[function], 1)
         return refusal
 
     def wait(self, function: Hashable, caller: Hashable) -> None:
@@ -86,8 +90,9 @@ class Slots:
 
     def give(self, function: Hashable) -> list[Hashable]:
         """Give a slot back; returns the callers that have one now, in their order."""
-        self._functions[function].used -= 1
-        assert self._functions[function].used >= 0
+        one = self._functions[function]
+        self._use(one, -1)
+        assert one.used >= 0
         return self._granted()
 
     def _granted(self) -> list[Hashable]:
@@ -97,8 +102,9 @@ class Slots:
             if not ready:
                 return granted
             first = min(ready, key=lambda name: self._functions[name].waiting[0][0])
-            self._functions[first].used += 1
+            self._use(self._functions[first], 1)
             granted.append(self._functions[first].waiting.popleft()[1])
 
-    def _shared_used(self) -> int:
-        return sum(one.used for one in self._functions.values() if not one.is_reserved)
+    def _use(self, one: _Function, more: int) -> None:
+        one.used += more
+        self._shared_used += 0 if one.is_reserved else more

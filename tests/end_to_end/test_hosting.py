@@ -45,7 +45,7 @@ def test_a_zip_with_a_layer_takes_messages_and_its_log_is_shown(world: World, mi
     wait_for(lambda: sorted(set(world.taken())) == ["a", "b"], "both messages taken")
     assert "isolation found" in world.log()
     assert world.metric("esm_function_invocations_total", function="orders") >= 1
-    assert world.metric("esm_function_provisioned_ready", function="orders") == 1
+    wait_for(lambda: world.metric("esm_function_provisioned_ready", function="orders") == 1, "one is kept ready")
     command = [sys.executable, "-m", "esm", "logs", "orders", "--json"]
     shown = subprocess.run(command, env=world.settings, capture_output=True, text=True, timeout=60, check=True).stdout
     assert {"start", "function", "end", "report"} <= {json.loads(line)["type"] for line in shown.splitlines()}

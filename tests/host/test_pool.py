@@ -255,6 +255,18 @@ async def test_provisioned_environments_are_ready_before_they_are_asked_and_spil
     assert value(await target.invoke(invocation(b"0")))[1] == "provisioned-concurrency"
 
 
+async def test_nothing_is_kept_ready_where_functions_are_only_looked_at(here: Here):
+    host = Host(directory=here.folder / "looks", concurrency_default=1, telemetry=here.heard, idle_s=60,
+                keeps_ready=False)  # fmt: skip
+    try:
+        target = host.target(here.function("print('loaded')\nhandler = print", provisioned_concurrency=1))
+        await target.facts()
+        await asyncio.sleep(0.3)
+        assert here.heard.lines == []
+    finally:
+        await host.aclose()
+
+
 async def test_a_provisioned_environment_that_dies_is_replaced(here: Here):
     target = here.target(SLEEPS, provisioned_concurrency=1)
     await target.facts()
