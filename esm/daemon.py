@@ -1,5 +1,6 @@
 """The daemon: composes everything, applies configurations, and stops gracefully."""
 
+import hashlib
 import os
 import random
 import signal
@@ -15,9 +16,11 @@ from prometheus_client import CollectorRegistry
 
 from esm import config
 from esm.api import operations
+from esm.api.fleet import FleetStatus
 from esm.aws.sessions import Sessions
 from esm.catalogue import Catalogue
 from esm.config import Configuration
+from esm.crew.place import Place
 from esm.destinations import make_destination
 from esm.errors import ConfigurationRefused, OperatorNeeded, StoreTooNew, Unavailable
 from esm.host import Host
@@ -31,20 +34,27 @@ from esm.model.control import Control
 from esm.model.function import AsyncRules, Function, HostedFunction, LambdaFunction
 from esm.model.mapping import InvocationType, Mapping, State
 from esm.model.view import MappingView
-from esm.ports import Destination, Target
+from esm.ports import Destination, Store, Target
+from esm.rules.sightings import Sightings
+from esm.rules.stored import FORMAT
 from esm.rules.ways import asynchronous_way, ways
 from esm.runtime.async_events import Accepting, AsyncEvents
 from esm.runtime.async_function import AsyncFunction
+from esm.runtime.bounded import Bounded
+from esm.runtime.fleet import Fleet, Identity
+from esm.runtime.membership import Membership
 from esm.runtime.observation import Observation
 from esm.runtime.orders import OrderBook
 from esm.runtime.queue import QueueRunner
 from esm.runtime.reporting import Reporter
 from esm.runtime.stream import StreamRunner
 from esm.runtime.supervisor import Plan, Runner, Supervisor
-from esm.runtime.surroundings import ByteBudget, Surroundings, SystemClock
+from esm.runtime.surroundings import ByteBudget, Signal, Surroundings, SystemClock
 from esm.settings import Settings, state_folder
 from esm.sources import open_queue, open_stream
-from esm.stores import open_store
+from esm.state import open_bucket, open_state
+from esm.stores import sqlite_path, worker_lock
+from esm.stores.worker_lock import WorkerLock
 from esm.targets import make_target
 from esm.targets.counted import Counted
 from esm.telemetry import Telemetry
@@ -75,6 +85,8 @@ class Adapters:
         """Those of the configuration by unqualified ARN, and the way to their asynchronous destinations."""
         self.orders = OrderBook()
         """What operators want of the positions of each mapping."""
+        self.members: Membership | None = None
+        """This worker among the others; None where nothing is to run."""
         self.events: AsyncEvents | None = None
         """The asynchronous queue; None where nothing is to run."""
 
@@ -82,11 +94,18 @@ class Adapters:
         """The one target of a function: its environments and connections are shared by its mappings."""
         if (function, way) not in self._targets:
             if isinstance(function, HostedFunction):
-                made: Target = self.host.target(function)
+                made: Target = self._bounded(function, self.host.target(function))
             else:
                 made = make_target(function, self.sessions.through(way), self.telemetry)
             self._targets[function, way] = Counted(made)
         return self._targets[function, way]
+
+    def _bounded(self, function: HostedFunction, target: Target) -> Target:
+        """The reserved concurrency holds over all workers; without others the host itself keeps it."""
+        reserved = function.reserved_concurrency
+        if not reserved or self.members is None or self.members.is_sole:
+            return target
+        return Bounded(self.members, f"function:{function.arn.unqualified}", reserved, target)
 
     async def build(self, around: Surroundings, plan: Plan, observation: Observation) -> Runner:
         """What runs a mapping. Raises: OperatorNeeded, Unavailable (the function's role is asked for)."""
@@ -116,7 +135,7 @@ class Adapters:
             return target
         events, arn = self.events, str(plan.function.arn.unqualified)
         observation.async_backlog = lambda: events.backlogs().get(arn, 0)
-        return Accepting(events, target, around)
+        return Accepting(events, plan.function.role, around)
 
     def async_function(self, arn: Arn) -> AsyncFunction:
         """What the asynchronous events of a function need now."""
@@ -179,16 +198,28 @@ class Adapters:
 class Daemon:
     """One running worker."""
 
-    def __init__(self, settings: Settings, environ: Table[str, str], configuration: Configuration) -> None:
+    def __init__(
+        self, settings: Settings, environ: Table[str, str], configuration: Configuration,
+        place: Place | None = None,
+    ) -> None:  # fmt: skip
+        """`place`: that of one worker of several, under a supervisor."""
+        self._place = place
         self._settings = settings
         self._environ = environ
         self._configuration = configuration
+        self._refused = ConfigurationRefused([])
+        """What was refused since a configuration was taken the last time."""
+        self._looks_again = False
+        """It named files that were not watched before, so it is read once more."""
         self._is_ready = False
         self._begun: set[str] = set()
         self._have_all_begun = False
         self._changes: int | None = None
         """The change counter that was followed last."""
         self._controls: dict[str, Control] = {}
+        self._fleet: Fleet | None = None
+        self._displaced: BaseException | None = None
+        self._is_sole = place is None and not settings.state.startswith("dynamodb:")
         self._adapters: Adapters | None = None
         self._telemetry = Telemetry(
             CollectorRegistry(), per_shard=settings.metrics_per_shard, tag_labels=settings.tag_labels
@@ -198,17 +229,25 @@ class Daemon:
         """Run until a signal. Raises: OperatorNeeded, RequestRefused, StoreTooNew when it cannot start."""
         settings, telemetry = self._settings, self._telemetry
         async with AsyncExitStack() as stack:
-            store = await open_store(settings.state, exclusive=True)
+            store = await open_state(
+                settings, self._configuration, telemetry.aws_request, exclusive=True, warn=telemetry.warned,
+                lock=self._place.lock if self._place else None,
+            )  # fmt: skip
             stack.push_async_callback(store.aclose)
+            self._fleet = fleet = self._member(store, stack)
+            blobs = await open_bucket(settings, self._configuration, telemetry.aws_request)
+            if blobs is not None:
+                stack.push_async_callback(blobs.aclose)
             around = Surroundings(
                 clock=SystemClock(), telemetry=telemetry, store=store,
                 budget=ByteBudget(settings.buffer_bytes_max), jitter=random.random, new_id=_new_id,
                 worker=settings.worker_id, sqs_wait_s=settings.sqs_wait_s,
-                checkpoint_interval_s=settings.checkpoint_interval_s,
+                checkpoint_interval_s=settings.checkpoint_interval_s, blobs=blobs, members=fleet,
             )  # fmt: skip
             adapters = make_adapters(settings, self._configuration, telemetry, serves=True)
             stack.push_async_callback(adapters.aclose)
             adapters.host.end_leftovers()
+            adapters.members = fleet
             adapters.events = AsyncEvents(around, adapters.async_function)
             supervisor = Supervisor(
                 around, lambda plan, observation: adapters.build(around, plan, observation)
@@ -216,16 +255,33 @@ class Daemon:
             telemetry.live.views = supervisor.views
             telemetry.live.async_backlogs = adapters.events.backlogs
             telemetry.live.buffered_bytes = lambda: around.budget.used_bytes
-            app = operations.application(telemetry.exposed, supervisor.views, lambda: self.is_ready(supervisor.views()))
+            telemetry.live.heartbeat_age_s = lambda: fleet.heartbeat_age_s
+            answers = FleetStatus(
+                store, around.clock, telemetry, around.worker, supervisor.views, Sightings(settings.failover_s)
+            )
+            app = operations.application(telemetry.exposed, answers.answer, lambda: self.is_ready(supervisor.views()))
             host, port = settings.metrics_host_port
             bound = settings.metrics_address.rpartition(":")[0]
-            port = await stack.enter_async_context(operations.serving(app, host, port))
+            port = await stack.enter_async_context(operations.serving(app, host, port, self._socket))
             telemetry.started(worker=settings.worker_id, state=settings.state, metrics=f"{bound}:{port}",
                               mappings=len(self._configuration.mappings), pid=os.getpid())  # fmt: skip
             self._adapters = adapters
             catalogue = Catalogue(store)
             await self._know_controls(catalogue)
             await self._serve(supervisor, Reporter(around, supervisor), adapters, catalogue)
+
+    def _member(self, store: Store, stack: AsyncExitStack) -> Fleet:
+        """This worker among those that share the store. Raises: OperatorNeeded where its id is taken."""
+        settings = self._settings
+        path = sqlite_path(settings.state) if settings.state.startswith("sqlite:") else None
+        run = uuid.uuid4().hex[:12]
+        lock = WorkerLock(worker_lock.folder_for(settings.state, path), settings.worker_id, run)
+        stack.callback(lock.release)
+        identity = Identity(
+            settings.worker_id, run, FORMAT, lock.lock, lock.ended, is_sole=self._is_sole,
+            failover_s=settings.failover_s,
+        )  # fmt: skip
+        return Fleet(identity, SystemClock(), store, self._telemetry, worker_lock.is_free)
 
     def is_ready(self, views: Sequence[MappingView]) -> bool:
         """Whether the daemon runs, and every mapping that is switched on has begun once: it was Enabled, or showed a
@@ -236,6 +292,17 @@ class Daemon:
         self._have_all_begun = self._have_all_begun or wanted <= self._begun
         return self._is_ready and self._have_all_begun
 
+    @property
+    def _socket(self) -> Path | None:
+        """Where a worker under a supervisor answers it; the supervisor answers operators' tools for all."""
+        return None if self._place is None else self._place.socket
+
+    def _is_echo(self, number: int) -> bool:
+        """Whether a worker under a supervisor is told once more to drain: some stop a service by a SIGTERM to each of
+        its processes. The supervisor's order to end at once is SIGINT.
+        """
+        return self._place is not None and not self._is_ready and number == signal.SIGTERM
+
     async def _serve(
         self, supervisor: Supervisor, reporter: Reporter, adapters: Adapters, catalogue: Catalogue
     ) -> None:
@@ -244,6 +311,7 @@ class Daemon:
         self._apply(supervisor, self._configuration)
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._run_fleet, tasks)
                 tasks.start_soon(supervisor.run)
                 tasks.start_soon(reporter.run)
                 tasks.start_soon(events.run)
@@ -252,24 +320,31 @@ class Daemon:
                 tasks.start_soon(_let_go, supervisor, adapters)
                 self._is_ready = True
                 async for number in signals:
+                    if self._is_echo(number):
+                        continue
                     if not self._is_ready:
                         break
                     self._is_ready = False
                     name = signal.Signals(number).name
                     tasks.start_soon(self._drain, supervisor, reporter, events, tasks, name)
                 tasks.cancel_scope.cancel()
+        if self._displaced is not None:
+            raise self._displaced
 
     async def _drain(
         self, supervisor: Supervisor, reporter: Reporter, events: AsyncEvents, tasks: anyio.abc.TaskGroup, reason: str
     ) -> None:
         grace_s = self._settings.shutdown_grace_s
         self._telemetry.draining(reason, grace_s)
+        assert self._fleet is not None
+        self._fleet.leave()
         async with anyio.create_task_group() as draining:
             draining.start_soon(events.drain, grace_s)
             is_complete = await supervisor.drain(grace_s)
         is_complete = is_complete and events.has_ended
         with anyio.move_on_after(1):
             await reporter.write(supervisor.views())
+        await self._fleet.release()
         self._telemetry.stopped(complete=is_complete)
         tasks.cancel_scope.cancel()
 
@@ -277,27 +352,45 @@ class Daemon:
         """Apply changes of the file within a second; a wrong file is refused and the old one goes on.
 
         What is seen is always what stood there before the reading: a change made meanwhile differs from it, and is
-        read next time. The first look reads once more what the start has read.
+        read next time. The first look reads once more what the start has read, and so does the one after a refusal
+        that names files of its own.
         """
         seen = ""
         while True:
             await anyio.sleep(LOOK_EVERY_S)
             if not self._is_ready:
                 continue
-            found = config.digest(self._configuration)
+            found = config.digest(self._configuration, self._refused.files)
             if found != seen:
                 seen = found
                 self._take_over(supervisor)
 
     async def _follow_operators(self, supervisor: Supervisor, reporter: Reporter, catalogue: Catalogue) -> None:
         """Apply what operators want within a second, and report at once: whoever asked waits for it."""
-        while True:
-            await anyio.sleep(OPERATORS_EVERY_S)
-            before = self._changes
-            if await self._look_at_controls(catalogue) and self._changes != before:
-                if self._is_ready:
-                    supervisor.apply(self._plans())
-                await reporter.write(supervisor.views())
+        assert self._fleet is not None
+        changed = Signal()
+        with self._fleet.watching(changed):
+            while True:
+                before = self._changes
+                if (
+                    self._fleet.changes != before
+                    and await self._look_at_controls(catalogue)
+                    and self._changes != before
+                ):
+                    if self._is_ready:
+                        supervisor.apply(self._plans())
+                    await reporter.write(supervisor.views())
+                with anyio.move_on_after(OPERATORS_EVERY_S):
+                    await changed.wait()
+
+    async def _run_fleet(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Beat and watch; where another process has this worker's id, end."""
+        assert self._fleet is not None
+        try:
+            await self._fleet.run()
+        except* OperatorNeeded as refused:
+            self._displaced = refused.exceptions[0]
+            tasks.cancel_scope.cancel()
 
     async def _know_controls(self, catalogue: Catalogue) -> None:
         """Return once it is known what is paused: nothing may run before."""
@@ -340,8 +433,9 @@ class Daemon:
             changed = load_configuration(self._settings, self._environ)
             config.check_successor(self._configuration, changed)
         except ConfigurationRefused as refused:
-            self._telemetry.configuration_refused([str(problem) for problem in refused.problems])
+            self._refuse(refused)
             return
+        self._refused = ConfigurationRefused([])
         if changed == self._configuration:
             return
         said = set(self._configuration.warnings)
@@ -349,16 +443,30 @@ class Daemon:
         self._apply(supervisor, changed, said)
         self._telemetry.configuration_applied(mappings=len(changed.mappings), functions=len(changed.functions))
 
+    def _refuse(self, refused: ConfigurationRefused) -> None:
+        """Say so, and watch the files that it names from now on; the look that this brings is no second refusal."""
+        before, self._refused = self._refused, refused
+        if not self._looks_again or refused.problems != before.problems:
+            self._telemetry.configuration_refused([str(problem) for problem in refused.problems])
+        self._looks_again = not set(refused.files) <= {*self._configuration.files, *before.files}
+
     def _apply(self, supervisor: Supervisor, configuration: Configuration, said: Collection[str] = ()) -> None:
         for warning in configuration.warnings:
             if warning not in said:
                 self._telemetry.warned(warning)
+        if self._fleet is not None:
+            self._fleet.follow({mapping.uuid: digest(mapping) for mapping in configuration.mappings})
         if self._adapters is not None:
             self._adapters.functions = {
                 str(one.arn.unqualified): (one, asynchronous_way(one, configuration.connections))
                 for one in configuration.functions.values()
             }
         supervisor.apply(self._plans())
+
+
+def digest(mapping: Mapping) -> str:
+    """Equal for mappings that run alike: tells workers with different files apart."""
+    return hashlib.blake2b(repr(mapping).encode(), digest_size=8).hexdigest()
 
 
 def plans(configuration: Configuration) -> dict[str, Plan]:

@@ -6,6 +6,7 @@ failure is never an error here; it is an `Outcome`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 
 class EsmError(Exception):
@@ -23,6 +24,10 @@ class RequestRefused(EsmError):
 
 class OperatorNeeded(EsmError):
     """The operator must act: a permission, a missing queue, stream or function. Shown on the mapping, tried slowly."""
+
+
+class StateMissing(OperatorNeeded):
+    """There is no state yet, and whoever asked makes none."""
 
 
 class NoticeTooLarge(OperatorNeeded):
@@ -74,13 +79,16 @@ class Problem:
     def __str__(self) -> str:
         file = self.file if self.line is None else f"{self.file}:{self.line}"
         where = ": ".join(part for part in (file, self.path) if part)
-        shown = "" if self.value is None else f" = {self.value!r:.200}"
+        value = str(self.value).lower() if isinstance(self.value, bool) else repr(self.value)
+        shown = "" if self.value is None else f" = {value:.200}"
         return f"{where}{shown}: {self.text}"
 
 
 class ConfigurationRefused(EsmError):
     """The operator must mend the file or the environment: every problem in one go."""
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(self, problems: Sequence[Problem], files: Sequence[Path] = ()) -> None:
+        """`files`: every file that was read; a change of any of them may mend it."""
         super().__init__("; ".join(str(problem) for problem in problems))
         self.problems = tuple(problems)
+        self.files = tuple(files)

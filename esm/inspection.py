@@ -1,17 +1,21 @@
 """`esm validate`: asks the world whether every mapping of a file could run: sources, functions, destinations."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import anyio
 
 from esm.daemon import Adapters
 from esm.errors import EsmError, OperatorNeeded
-from esm.model.function import LambdaFunction
+from esm.host.handlers import check_handler
+from esm.model.arn import Arn
+from esm.model.function import AsyncRules, HostedFunction, LambdaFunction, UrlFunction
 from esm.model.mapping import InvocationType, Mapping
 from esm.ports import Destination
 from esm.rules.validation import check_timeout
 from esm.runtime.supervisor import Plan
 from esm.sources import open_queue, open_stream
+from esm.targets.connecting import check_connection
 
 CHECKS_MAX = 20
 """Checks at a time: a server that does not answer takes seconds of each."""
@@ -33,13 +37,20 @@ async def problems_of_the_world(plans: Sequence[Plan], adapters: Adapters) -> li
 
     async with anyio.create_task_group() as tasks:
         for row, plan in enumerate(plans):
-            for column, check in enumerate((_function, _source, _destination, _async_destinations)):
+            for column, check in enumerate(_CHECKS):
                 tasks.start_soon(look, (row, column), check, plan)
     return [found[place] for place in sorted(found)]
 
 
 async def _function(plan: Plan, adapters: Adapters) -> None:
     await adapters.target(plan.function, plan.ways.target).facts()
+    match plan.function:
+        case HostedFunction():
+            check_handler(plan.function)
+        case UrlFunction():
+            await check_connection(plan.function)
+        case LambdaFunction():
+            pass
 
 
 async def _source(plan: Plan, adapters: Adapters) -> None:
@@ -64,20 +75,14 @@ async def _destination(plan: Plan, adapters: Adapters) -> None:
         await _check_destination(destination, f"DestinationConfig.OnFailure {plan.mapping.on_failure}")
 
 
-async def _async_destinations(plan: Plan, adapters: Adapters) -> None:
-    """Those that the function's asynchronous queue tells, where the mapping feeds it."""
+async def _asynchronous(name: str, plan: Plan, adapters: Adapters) -> None:
+    """One that the function's asynchronous queue tells, where the mapping feeds it."""
     if plan.mapping.invocation_type is not InvocationType.EVENT or isinstance(plan.function, LambdaFunction):
         return
-    rules = plan.function.asynchronous
-    recipients = {
-        "EventInvokeConfig OnSuccess": rules.on_success,
-        "EventInvokeConfig OnFailure": rules.on_failure,
-        "DeadLetterConfig": rules.dead_letter,
-    }
-    for name, arn in recipients.items():
-        if arn is not None:
-            destination = adapters.shared_destination(arn, plan.function.arn.account, plan.ways.asynchronous)
-            await _check_destination(destination, f"{name} {arn}")
+    arn = _RECIPIENTS[name](plan.function.asynchronous)
+    if arn is not None:
+        destination = adapters.shared_destination(arn, plan.function.arn.account, plan.ways.asynchronous)
+        await _check_destination(destination, f"{name} {arn}")
 
 
 async def _check_destination(destination: Destination, name: str) -> None:
@@ -91,3 +96,13 @@ async def _check_destination(destination: Destination, name: str) -> None:
 
 def _name(mapping: Mapping) -> str:
     return f"mapping {mapping.function} <- {mapping.source_arn}"
+
+
+_RECIPIENTS: dict[str, Callable[[AsyncRules], Arn | None]] = {
+    "EventInvokeConfig OnSuccess": lambda rules: rules.on_success,
+    "EventInvokeConfig OnFailure": lambda rules: rules.on_failure,
+    "DeadLetterConfig": lambda rules: rules.dead_letter,
+}
+_CHECKS: tuple[Check, ...] = (
+    _function, _source, _destination, *(partial(_asynchronous, name) for name in _RECIPIENTS)
+)  # fmt: skip

@@ -1,8 +1,9 @@
 """`esm import-kcl` and `esm export-kcl`: from an application of Amazon's Kinesis Client Library to a mapping, and back.
 
 Both sides are stopped: the application's leases must not change between two looks, and the state is opened as a daemon
-opens it. Without `writes` nothing is changed. Imports write the pinned beginning first, which reads every shard from
-its oldest record: an import that breaks off skips nothing.
+opens it; one in a table is looked at until it has shown that no worker lives. Without `writes` nothing is changed.
+Imports write the pinned beginning first, which reads every shard from its oldest record: an import that breaks off
+skips nothing.
 """
 
 from collections.abc import Sequence
@@ -14,19 +15,21 @@ from prometheus_client import CollectorRegistry
 
 from esm import daemon
 from esm.aws.lease_table import Item, LeaseTable, changed
+from esm.catalogue import Catalogue, remove_blob
+from esm.catalogue.running import runs_at
 from esm.config import Configuration
-from esm.errors import EsmError, RequestRefused
+from esm.errors import Conflict, EsmError, RequestRefused, StateMissing
 from esm.model.kcl import SENTINELS, SHARD_END, Look, Row
 from esm.model.position import Shard, TrimHorizon
 from esm.model.stored import Key, Stored
-from esm.ports import Store, StreamSource
+from esm.ports import Blobs, Store, StreamSource
 from esm.rules import kcl, starting, stored
 from esm.rules.kcl import Entry
 from esm.rules.starting import START_ITEM, Start
 from esm.runtime.supervisor import Plan
 from esm.settings import Settings
 from esm.sources import open_stream
-from esm.stores import open_store, sqlite_path
+from esm.state import open_bucket, open_state
 from esm.telemetry import Telemetry
 
 LOOK_S = 15.0
@@ -65,7 +68,7 @@ async def import_kcl(settings: Settings, configuration: Configuration, request: 
     """
     plan = chosen(configuration, request.mapping)
     async with AsyncExitStack() as stack:
-        store = await _opened(settings, request, stack)
+        store = await _opened(settings, configuration, request, plan, stack)
         held = [] if store is None else await _held(store, plan.mapping.uuid)
         if held and not request.replaces:
             raise RequestRefused(
@@ -78,7 +81,10 @@ async def import_kcl(settings: Settings, configuration: Configuration, request: 
         items = await _stopped(sides.table, request)
         start, entries = await _imported(sides, items)
         if store is not None and request.writes:
-            await _write(store, start, entries, held, plan.mapping.uuid)
+            blobs = await open_bucket(settings, configuration)
+            if blobs is not None:
+                stack.push_async_callback(blobs.aclose)
+            await _write(store, blobs, start, entries, held, plan.mapping.uuid)
     return _lines(entries, request, "stored", "the daemon goes on from there at its next start")
 
 
@@ -89,7 +95,7 @@ async def export_kcl(settings: Settings, configuration: Configuration, request: 
     """
     plan = chosen(configuration, request.mapping)
     async with AsyncExitStack() as stack:
-        store = await _opened(settings, request, stack)
+        store = await _opened(settings, configuration, request, plan, stack)
         held = [] if store is None else await _held(store, plan.mapping.uuid)
         sides = await _sides(settings, configuration, request, plan, stack)
         entries = await _exported(sides, held, request)
@@ -122,19 +128,33 @@ def chosen(configuration: Configuration, name: str) -> Plan:
     return found[0]
 
 
-async def _opened(settings: Settings, request: Request, stack: AsyncExitStack) -> Store | None:
-    """The state, locked against a daemon where it will be written; None where there is none yet, and none is made."""
-    if not settings.state.startswith("sqlite:"):
+async def _opened(
+    settings: Settings, configuration: Configuration, request: Request, plan: Plan, stack: AsyncExitStack
+) -> Store | None:
+    """The state, with which no daemon works where it will be written; None where there is none, and none is made."""
+    if settings.state.startswith("memory:"):
         raise RequestRefused(
-            f"The state {settings.state} is not a SQLite file, of which alone it shows that no daemon works with it:"
-            " name one (ESM_STATE)."
+            "ESM_STATE is memory://, which ends with this command: name the file or table that the daemon will use."
         )
     is_dry = not request.writes
-    if is_dry and not sqlite_path(settings.state).exists():
+    try:
+        store = await open_state(settings, configuration, exclusive=not is_dry, read_only=is_dry)
+    except StateMissing:
         return None
-    store = await open_store(settings.state, exclusive=not is_dry, read_only=is_dry)
     stack.push_async_callback(store.aclose)
+    if not is_dry and not settings.state.startswith("sqlite:"):
+        await _check_alone(store, plan.mapping.uuid, settings)
     return store
+
+
+async def _check_alone(store: Store, mapping: str, settings: Settings) -> None:
+    """A table knows no lock. Raises: RequestRefused (a worker runs the mapping, or may)."""
+    running = await runs_at(Catalogue(store), mapping, [settings.worker_id], settings.failover_s, lambda *_: None)
+    if running:
+        raise RequestRefused(
+            f"The state is in use by {', '.join(running)}: stop every worker that runs the mapping {mapping},"
+            " and begin again."
+        )
 
 
 async def _sides(
@@ -224,13 +244,21 @@ async def _held(store: Store, uuid: str) -> list[Stored]:
     return items
 
 
-async def _write(store: Store, start: Start, entries: Sequence[Entry], held: Sequence[Stored], uuid: str) -> None:
+async def _write(
+    store: Store, blobs: Blobs | None, start: Start, entries: Sequence[Entry], held: Sequence[Stored], uuid: str
+) -> None:
     """The beginning, then the leases, then remove what is left of before. A generation only grows."""
     before = {item.key: item for item in held}
 
     async def put(key: Key, value: bytes) -> None:
         item = before.pop(key, None)
-        await store.put(key, value, None if item is None else item.version)
+        try:
+            await store.put(key, value, None if item is None else item.version)
+        except Conflict as error:
+            raise RequestRefused(
+                f"The positions of mapping {uuid} changed meanwhile: a daemon has been started on the state. Stop it,"
+                " and begin again with --replace."
+            ) from error
 
     await put(Key("lease", uuid, START_ITEM), starting.encode(start))
     for entry in entries:
@@ -239,6 +267,7 @@ async def _write(store: Store, start: Start, entries: Sequence[Entry], held: Seq
             generation = stored.decode_lease(before[key].value).generation + 1 if key in before else 1
             await put(key, stored.encode_lease(replace(entry.lease, generation=generation)))
     for item in before.values():
+        await remove_blob(item, blobs)
         await store.delete(item.key, item.version)
 
 

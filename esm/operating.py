@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from collections.abc import Mapping as Table
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
 
@@ -18,25 +19,23 @@ import anyio
 from rich.console import Console
 from rich.table import Table as Grid
 
-from esm import daemon
+from esm import daemon, forgetting
 from esm.catalogue import Catalogue, Held
 from esm.config import Configuration
 from esm.errors import RequestRefused
-from esm.model.clocks import UnixTime
+from esm.model.clocks import Instant, UnixTime
 from esm.model.control import Caller, Control, Order, Rewind, Skip
 from esm.model.lease import Lease
 from esm.model.mapping import Mapping
 from esm.model.position import AfterSequence, AtSequence, AtTimestamp, Position, TrimHorizon
-from esm.ports import Store
+from esm.model.worker import run_of, worker_of
 from esm.rules import operating, stored
+from esm.rules.fleet_views import Life
 from esm.rules.progress import is_at_or_before, lowest
+from esm.rules.sightings import Sightings, Word, owner_life
 from esm.settings import Settings, load_settings
-from esm.stores import open_store
+from esm.state import open_bucket, open_state
 
-ANSWERS_WITHIN_S = 4.0
-"""A daemon that runs writes its status within this time after the change counter was raised."""
-
-LOOK_EVERY_S = 0.2
 PIPED_WIDTH = 300
 """Columns of a table that does not go to a terminal."""
 
@@ -134,7 +133,7 @@ def _pause(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
         print(f"{_shown(mapping)}: {'paused' if is_new else 'is paused already'}.")
         return 0
 
-    return _with_store(settings, pause)
+    return _with_store(settings, configuration, pause)
 
 
 def _resume(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
@@ -147,14 +146,14 @@ def _resume(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
         print(f"{_shown(mapping)}: {'resumed' if was_paused else 'was not paused'}.{rest}")
         return 0
 
-    return _with_store(settings, resume)
+    return _with_store(settings, configuration, resume)
 
 
 def _rewind(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
     settings, configuration = _load(arguments, environ)
     mapping = found(configuration.mappings, arguments.mapping)
     _check_stream(mapping, "rewind", "a queue has no positions, and what was deleted from it is gone.")
-    return _with_store(settings, partial(_order_rewind, arguments, mapping))
+    return _with_store(settings, configuration, partial(_order_rewind, arguments, mapping))
 
 
 async def _order_rewind(arguments: argparse.Namespace, mapping: Mapping, catalogue: Catalogue) -> int:
@@ -189,7 +188,7 @@ def _skip(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
     settings, configuration = _load(arguments, environ)
     mapping = found(configuration.mappings, arguments.mapping)
     _check_stream(mapping, "skip", "a message that fails goes by the queue's own redrive policy.")
-    return _with_store(settings, partial(_order_skip, arguments, mapping))
+    return _with_store(settings, configuration, partial(_order_skip, arguments, mapping))
 
 
 async def _order_skip(arguments: argparse.Namespace, mapping: Mapping, catalogue: Catalogue) -> int:
@@ -219,7 +218,7 @@ async def _store_order(
         print("Nothing has been changed: say --yes to do it.")
         return 0
     made = await catalogue.order(mapping.uuid, order)
-    when = "within a second by the daemon that runs the mapping, or at its next start"
+    when = "within a second by the daemons that run the mapping, or at their next start"
     if control.pause is not None or not mapping.enabled:
         when = "once the mapping is enabled again"
     print(f"{_shown(mapping)}: request {made.id} is stored; it is carried out {when}.")
@@ -269,22 +268,40 @@ def _leases(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
         _check_stream(mappings[0], "leases", "a queue has no shards.")
 
     async def show(catalogue: Catalogue) -> int:
-        leases = [lease for mapping in mappings for lease in (await catalogue.held(mapping.uuid)).leases]
+        found = await _owned(catalogue, [mapping.uuid for mapping in mappings], settings)
         if arguments.json:
-            print(json.dumps([_document(lease) for lease in leases], indent=2))
+            print(json.dumps([_document(*one) for one in found], indent=2))
         else:
-            _print_leases(leases)
+            _print_leases(found)
         return 0
 
-    return _with_store(settings, show, writes=False)
+    return _with_store(settings, configuration, show, writes=False)
 
 
-def _print_leases(leases: Sequence[Lease]) -> None:
+async def _owned(catalogue: Catalogue, mappings: Sequence[str], settings: Settings) -> list[tuple[Lease, Life | None]]:
+    """The leases of mappings, each with whether its owner lives; None where it has none."""
+    leases = [lease for mapping in mappings for lease in (await catalogue.held(mapping)).leases]
+    now, sightings = Instant(time.monotonic()), Sightings(settings.failover_s)
+    also = {settings.worker_id, *[worker_of(lease.owner) for lease in leases if lease.owner]}
+    words = {word.worker: word for word in await catalogue.words(also)}
+    sightings.looked(words.values(), now)
+    return [(lease, _owner_life(lease.owner, words, sightings, now)) for lease in leases]
+
+
+def _owner_life(owner: str, words: Table[str, Word], sightings: Sightings, now: Instant) -> Life | None:
+    if not owner:
+        return None
+    word = words.get(worker_of(owner))
+    return Life.SILENT if word is None else owner_life(owner, word, sightings.life(word, now, _now()))
+
+
+def _print_leases(found: Sequence[tuple[Lease, Life | None]]) -> None:
     grid = Grid(box=None, pad_edge=False)
     for name in (
         "MAPPING",
         "SHARD",
         "OWNER",
+        "OWNER IS",
         "GENERATION",
         "LANES",
         "POSITION",
@@ -294,7 +311,7 @@ def _print_leases(leases: Sequence[Lease]) -> None:
         "WINDOW",
     ):
         grid.add_column(name, overflow="fold")
-    for lease in leases:
+    for lease, life in found:
         behind = lowest(lease.positions)
         arrived_at = behind.arrived_at if isinstance(behind, AfterSequence) else None
         arrived, age = ("-", "-") if arrived_at is None else (_time(arrived_at), _span(_now() - arrived_at))
@@ -302,19 +319,22 @@ def _print_leases(leases: Sequence[Lease]) -> None:
         if lease.window is not None:
             window = f"{_time(UnixTime(lease.window.start_s))} to {_time(UnixTime(lease.window.end_s))}"
         grid.add_row(
-            lease.mapping, lease.shard, lease.owner or "-", str(lease.generation), str(lease.factor), _place(behind),
-            arrived, age, "yes" if lease.is_finished else "no", window,
+            lease.mapping, lease.shard, worker_of(lease.owner) or "-", "-" if life is None else life.value,
+            str(lease.generation), str(lease.factor), _place(behind), arrived, age,
+            "yes" if lease.is_finished else "no", window,
         )  # fmt: skip
     console = Console()
     (console if console.is_terminal else Console(width=PIPED_WIDTH)).print(grid)
 
 
-def _document(lease: Lease) -> dict[str, object]:
+def _document(lease: Lease, life: Life | None) -> dict[str, object]:
     behind = lowest(lease.positions)
     arrived_at = behind.arrived_at if isinstance(behind, AfterSequence) else None
     window = lease.window
     return {
-        "mapping": lease.mapping, "shard": lease.shard, "owner": lease.owner or None, "generation": lease.generation,
+        "mapping": lease.mapping, "shard": lease.shard, "owner": worker_of(lease.owner) or None,
+        "owner_run": run_of(lease.owner) or None, "owner_state": None if life is None else life.value,
+        "generation": lease.generation,
         "lanes": lease.factor, "position": stored.position_document(behind),
         "positions": [stored.position_document(position) for position in lease.positions],
         "arrived_at": arrived_at, "age_s": None if arrived_at is None else max(0.0, _now() - arrived_at),
@@ -325,48 +345,13 @@ def _document(lease: Lease) -> dict[str, object]:
 
 def _forget(arguments: argparse.Namespace, environ: Table[str, str]) -> int:
     settings, configuration = _load(arguments, environ)
-    name = arguments.mapping
-    if any(mapping.uuid == name for mapping in configuration.mappings):
-        raise RequestRefused(
-            f"Mapping {name} is in the configuration {settings.config}: remove it there first, or its positions would"
-            " be made anew from StartingPosition."
-        )
+    forgetting.check_unconfigured(arguments.mapping, settings, configuration)
 
     async def forget(catalogue: Catalogue) -> int:
-        stands = await catalogue.stands(name, settings.worker_id)
-        if not any(stands.values()):
-            raise RequestRefused(
-                f"Nothing is stored of a mapping {name!r}: give its whole UUID, as `esm leases` shows it."
-            )
-        if await _runs(catalogue, name, settings.worker_id):
-            raise RequestRefused(
-                f"Mapping {name} runs in the daemon {settings.worker_id}: remove it from the configuration of that"
-                " daemon, and try again once `esm status` there does not show it any more."
-            )
-        listed = ", ".join(f"{count} of {kind}" for kind, count in stands.items() if count)
-        if not arguments.yes:
-            print(f"mapping {name}: {listed} would be removed for good. Nothing has been changed: say --yes to do it.")
-            return 0
-        await catalogue.forget(name, settings.worker_id)
-        print(f"mapping {name}: forgotten ({listed}).")
+        await forgetting.forget(catalogue, arguments.mapping, settings, is_dry=not arguments.yes)
         return 0
 
-    return _with_store(settings, forget)
-
-
-async def _runs(catalogue: Catalogue, name: str, worker: str) -> bool:
-    """Whether a daemon shows the mapping: one that runs writes its status when the change counter is raised."""
-    before = await catalogue.reported(worker)
-    if name not in before.mappings:
-        return False
-    await catalogue.touch()
-    with anyio.move_on_after(ANSWERS_WITHIN_S):
-        while True:
-            now = await catalogue.reported(worker)
-            if now.at != before.at:
-                return name in now.mappings
-            await anyio.sleep(LOOK_EVERY_S)
-    return False
+    return _with_store(settings, configuration, forget)
 
 
 def _load(arguments: argparse.Namespace, environ: Table[str, str]) -> tuple[Settings, Configuration]:
@@ -374,21 +359,26 @@ def _load(arguments: argparse.Namespace, environ: Table[str, str]) -> tuple[Sett
     return settings, daemon.load_configuration(settings, environ)
 
 
-def _with_store(settings: Settings, act: Callable[[Catalogue], Awaitable[int]], *, writes: bool = True) -> int:
+def _with_store(
+    settings: Settings, configuration: Configuration, act: Callable[[Catalogue], Awaitable[int]], *, writes: bool = True
+) -> int:
     if settings.state.startswith("memory:"):
         raise RequestRefused(
-            "ESM_STATE is memory://, which no other process can reach: operate a daemon that keeps its state in a file."
+            "ESM_STATE is memory://, which no other process can reach: operate a daemon that keeps its state in a file,"
+            " or in a table."
         )
 
     async def run() -> int:
-        store: Store = await open_store(settings.state, exclusive=False, read_only=True)
-        try:
+        async with AsyncExitStack() as stack:
+            store = await open_state(settings, configuration, exclusive=False, read_only=True)
+            stack.push_async_callback(store.aclose)
             if writes:  # only now: what is not there is not made
-                await store.aclose()
-                store = await open_store(settings.state, exclusive=False)
-            return await act(Catalogue(store))
-        finally:
-            await store.aclose()
+                store = await open_state(settings, configuration, exclusive=False)
+                stack.push_async_callback(store.aclose)
+            blobs = await open_bucket(settings, configuration) if writes else None
+            if blobs is not None:
+                stack.push_async_callback(blobs.aclose)
+            return await act(Catalogue(store, blobs))
 
     return anyio.run(run)
 

@@ -1,6 +1,7 @@
 """What the loops need from outside, as Protocols. Each promises both ways: what it gives, and how it fails."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from esm.model.clocks import Instant, UnixTime
@@ -9,7 +10,7 @@ from esm.model.invocation import Ending, Invocation
 from esm.model.notice import AnyNotice
 from esm.model.position import Position, Shard, StreamFacts
 from esm.model.record import Message, QueueFacts, Read, StreamRecord
-from esm.model.stored import Key, Page, Stored
+from esm.model.stored import Blob, Key, Page, Stored
 
 
 class Clock(Protocol):
@@ -180,7 +181,10 @@ class Store(Protocol):
         ...
 
     async def scan(self, kind: str, owner: str, after: str | None = None, limit: int = 1000) -> Page:
-        """Part of a partition in item order, from the item after `after` on; may lag behind."""
+        """Part of a partition in item order, from the item after `after` on.
+
+        It shows every write that was answered before the call; the pages of a partition are not of one moment.
+        """
         ...
 
     async def put(self, key: Key, value: bytes, expected_version: int | None) -> int:
@@ -196,4 +200,38 @@ class Store(Protocol):
 
     async def aclose(self) -> None:
         """Let go of files and connections."""
+        ...
+
+
+class Blobs(Protocol):
+    """Bytes that are too large for a store, by a name that holds their SHA-256. A blob never changes.
+
+    Whoever names a blob writes the item that does so after the blob, and removes it before. Every method raises
+    Unavailable when they cannot be reached, refused calls included.
+    """
+
+    async def put(self, blob: Blob, content: bytes | Path) -> None:
+        """Keep the bytes, or those of a file, which is read a piece at a time. The same may be put again.
+
+        Raises: ValueTooLarge (above 250 MB).
+        """
+        ...
+
+    async def get(self, blob: Blob) -> bytes | None:
+        """The bytes; None where there is no such blob. Raises: OperatorNeeded (they are not what was put)."""
+        ...
+
+    async def fetch(self, blob: Blob, path: Path) -> bool:
+        """Write the bytes into a file, a piece at a time, which is there only when it is whole; False: no such blob.
+
+        Raises: OperatorNeeded (they are not what was put, or the file cannot be written).
+        """
+        ...
+
+    async def delete(self, blob: Blob) -> None:
+        """Remove; it may be gone already."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of connections."""
         ...

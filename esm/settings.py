@@ -8,7 +8,7 @@ and charts write such ones. Names are written in capitals.
 import difflib
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,8 @@ DRAIN_MARGIN_S = 5
 
 _KUBERNETES = re.compile(r"ESM_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+_.*)?)")
 _MIB = 1024 * 1024
+BUFFER_BYTES_MIN = 32 * _MIB
+"""Below it a queue's ten largest messages and a shard's largest read would wait for each other."""
 _URL = TypeAdapter(AnyHttpUrl)
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):([0-9]{1,5})")
 _PORT_MAX = 65_535
@@ -31,7 +33,13 @@ TAGS_MAX = 10
 """Tags that become labels: each multiplies what a metrics store keeps."""
 TAG_KEY_MAX = 128
 """Characters of a tag's key. Source: lambda.md 1.2."""
-_STOPPING = {"sqs_wait_s", "shutdown_grace_s"}
+_COMPARED = {"sqs_wait_s", "shutdown_grace_s", "state", "state_connection", "blobs", "blobs_connection"}
+"""Settings that make sense only together: while one of them is wrong, nothing can be said of the others."""
+
+TABLE = re.compile(r"dynamodb://[a-zA-Z0-9_.-]{3,255}")
+BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w!.*'()-]+)*/?", re.ASCII)
+BUCKET_MAX = 256
+"""Characters of a bucket and its prefix: a key of S3 has 1,024 bytes, and the rest names what lies there."""
 
 
 class Settings(BaseSettings):
@@ -47,10 +55,23 @@ class Settings(BaseSettings):
     endpoint_url: str | None = Field(None, description="Endpoint of every AWS service, where the file names none.")
     state: str = Field(
         "sqlite:///./.esm/state.db",
-        description="Where positions are kept: `sqlite:///absolute/path`, `sqlite:///./relative/path`, `memory://`.",
+        description="Where positions are kept: `sqlite:///absolute/path`, `sqlite:///./relative/path`,"
+        " `dynamodb://TABLE`, `memory://`.",
+    )
+    state_connection: str | None = Field(
+        None, description="The key of `connections:` by which the table is reached; without it as the daemon itself."
+    )
+    blobs: str | None = Field(
+        None,
+        description="With `dynamodb://` only: `s3://BUCKET/PREFIX`, where values lie that an item of the table cannot"
+        " hold; without it they are cut into items.",
+    )
+    blobs_connection: str | None = Field(
+        None, description="The key of `connections:` by which the bucket is reached; default: `ESM_STATE_CONNECTION`."
     )
     worker_id: str = Field(
-        default_factory=socket.gethostname, description="Name of this worker in leases and status; default: host name."
+        default_factory=socket.gethostname,
+        description="Name of this worker in leases and status, `<name>-1`.. with `--workers`; default: host name.",
     )
     metrics_address: str = Field(
         "127.0.0.1:9464", description="`host:port` of /metrics, /healthz, /readyz, /status, /lag."
@@ -60,13 +81,22 @@ class Settings(BaseSettings):
         "",
         description="Tag keys of mappings, separated by commas, at most 10; each becomes the label `tag_<key>`.",
     )
+    failover_s: float = Field(
+        10, ge=4, le=300, description="Seconds after which the others take over from a worker without a heartbeat."
+    )
     shutdown_grace_s: float = Field(30, gt=0, le=3600, description="Seconds that a graceful stop may take.")
     sqs_wait_s: int = Field(20, ge=0, le=20, description="Seconds of SQS long polling.")
     buffer_bytes_max: int = Field(
-        512 * _MIB, ge=32 * _MIB, description="Bytes of records that the process may hold; at least 32 MiB."
+        512 * _MIB,
+        ge=BUFFER_BYTES_MIN,
+        description="Bytes of records that the process, or all its workers together, may hold; at least 32 MiB each.",
     )
     checkpoint_interval_s: float = Field(
-        0, ge=0, le=60, description="Seconds between two stored positions of a shard; 0: as they come."
+        0,
+        ge=0,
+        le=60,
+        description="Seconds between two stored positions of a shard; 0: as they come. The default is 1 with"
+        " `dynamodb://`, where each one costs.",
     )
     kinesis_reads_per_s: float = Field(
         2, gt=0, le=5, description="GetRecords a second and shard while records come; AWS allows 5 to all readers."
@@ -148,8 +178,16 @@ class Settings(BaseSettings):
     @field_validator("state")
     @classmethod
     def _state(cls, value: str) -> str:
-        if value != "memory://" and not value.startswith("sqlite:///"):
-            msg = "it must be sqlite:///absolute/path, sqlite:///./relative/path or memory://"
+        if value != "memory://" and not value.startswith("sqlite:///") and not TABLE.fullmatch(value):
+            msg = "it must be sqlite:///absolute/path, sqlite:///./relative/path, dynamodb://TABLE or memory://"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("blobs")
+    @classmethod
+    def _bucket(cls, value: str | None) -> str | None:
+        if value is not None and (len(value) > BUCKET_MAX or not BUCKET.fullmatch(value)):
+            msg = f"it must be s3://BUCKET or s3://BUCKET/PREFIX, of {BUCKET_MAX} characters at most"
             raise ValueError(msg)
         return value
 
@@ -159,16 +197,33 @@ class Settings(BaseSettings):
         _tag_labels(value)
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _interval(cls, given: dict[str, Any]) -> dict[str, Any]:
+        is_table = TABLE.fullmatch(str(given.get("state", ""))) is not None
+        return {"checkpoint_interval_s": 1.0, **given} if is_table else given
+
     @model_validator(mode="after")
-    def _grace(self) -> "Settings":
+    def _between(self) -> "Settings":
+        problems = [*self._stopping(), *self._keeping()]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _stopping(self) -> Iterator[str]:
         least = self.sqs_wait_s + DRAIN_MARGIN_S
         if self.shutdown_grace_s < least:
-            msg = (
+            yield (
                 f"ESM_SHUTDOWN_GRACE_S={self.shutdown_grace_s:g} is too short: a receive that is under way ends after"
                 f" up to ESM_SQS_WAIT_S={self.sqs_wait_s}; use {least} or more, or a shorter ESM_SQS_WAIT_S"
             )
-            raise ValueError(msg)
-        return self
+
+    def _keeping(self) -> Iterator[str]:
+        for name in ("state_connection", "blobs"):
+            if getattr(self, name) is not None and not TABLE.fullmatch(self.state):
+                yield f"{PREFIX}{name.upper()} is for ESM_STATE=dynamodb://TABLE alone: remove it"
+        if self.blobs_connection is not None and self.blobs is None:
+            yield "ESM_BLOBS_CONNECTION says how ESM_BLOBS is reached, and there is none: remove it"
 
     @property
     def metrics_host_port(self) -> tuple[str, int]:
@@ -224,7 +279,7 @@ def _fields() -> dict[str, str]:
 def _of_the_rest(error: ValidationError, given: Mapping[str, Any]) -> list[Problem]:
     """Problems between settings, which pydantic does not look for while single ones are wrong."""
     wrong = {str(detail["loc"][0]) for detail in error.errors() if detail["loc"]}
-    if not wrong or wrong & _STOPPING:
+    if not wrong or wrong & _COMPARED:
         return []
     try:
         Settings.model_validate({name: value for name, value in given.items() if name not in wrong})

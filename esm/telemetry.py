@@ -8,22 +8,20 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as Table
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
+from esm.exposition import LABELS, LiveGauges, TagLabels
 from esm.model.clocks import UnixTime
 from esm.model.control import Caller, Pause, Rewind, Skip
 from esm.model.invocation import Ending
 from esm.model.mapping import Mapping, State
 from esm.model.notice import Notice, Span
 from esm.model.position import AfterSequence, AtSequence, AtTimestamp, Position, TrimHorizon
-from esm.model.view import MappingView, ShardView
 
-_LABELS = ("mapping", "function", "source")
+_TAKEOVER_BUCKETS = (0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7.5, 10, 13, 20, 30, 60)
 _DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900)
 _SIZE_BUCKETS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
 
@@ -103,24 +101,25 @@ class Telemetry:
         self.poll_errors = _counter(registry, "esm_poll_errors", "Reads of the source that failed")
         self.position_lost = _counter(registry, "esm_position_lost", "Positions trimmed before they were read")
         self.restarts = _counter(registry, "esm_mapping_restarts", "Restarts after an error of the program itself")
-        self.recursive = _counter(
-            registry, "esm_recursive_invocations_dropped", "Messages not invoked: their loop was stopped"
-        )
+        stopped = "Messages not invoked: their loop was stopped"
+        self.recursive = _counter(registry, "esm_recursive_invocations_dropped", stopped)
         self.duration = Histogram(
-            "esm_invocation_duration_seconds", "Duration of invocations", _LABELS, registry=registry,
+            "esm_invocation_duration_seconds", "Duration of invocations", LABELS, registry=registry,
             buckets=_DURATION_BUCKETS,
         )  # fmt: skip
         self.batch_size = Histogram(
-            "esm_batch_size", "Records an invocation", _LABELS, registry=registry, buckets=_SIZE_BUCKETS
+            "esm_batch_size", "Records an invocation", LABELS, registry=registry, buckets=_SIZE_BUCKETS
         )
+        age = "Age of the last record of a batch when sent"
         self.iterator_age = Histogram(
-            "esm_iterator_age_seconds", "Age of the last record of a batch when sent", _LABELS, registry=registry,
-            buckets=_DURATION_BUCKETS,
-        )  # fmt: skip
+            "esm_iterator_age_seconds", age, LABELS, registry=registry, buckets=_DURATION_BUCKETS
+        )
         self._aws = Counter(
             "esm_aws_requests", "Calls of AWS APIs", ("service", "operation", "outcome"), registry=registry
         )
         self._store_errors = Counter("esm_store_errors", "Calls of the state store that failed", registry=registry)
+        self._takeovers = _takeovers(registry)
+        self._workers: list[str] = []
         self._asynchronous = _AsyncMetrics(registry)
         self.live = LiveGauges(per_shard=per_shard)
         registry.register(self.live)
@@ -141,6 +140,22 @@ class Telemetry:
         """The store did not answer; the caller tries again."""
         self._store_errors.inc()
         _log(logging.WARNING, "store call failed", operation=operation, error=error)
+
+    def workers(self, workers: list[str]) -> None:
+        """These workers share the work now."""
+        if workers != self._workers:
+            _log(logging.INFO, "workers changed", workers=workers, joined=sorted({*workers} - {*self._workers}),
+                 left=sorted({*self._workers} - {*workers}))  # fmt: skip
+        self._workers = workers
+        self.live.workers = len(workers)
+
+    def distrusted(self, since_s: float) -> None:
+        """No heartbeat could be written for so long that the others may take this worker for dead: it lets go."""
+        _log(logging.ERROR, "heartbeat too old: nothing new is invoked until one is written", seconds=round(since_s, 1))
+
+    def taken_over(self, kind: str, seconds: float) -> None:
+        """A shard that another worker had is read here: `planned` where that one let go of it, else `crash`."""
+        self._takeovers.labels(kind).observe(seconds)
 
     def started(self, **fields: object) -> None:
         """The daemon runs."""
@@ -201,7 +216,7 @@ class MappingTelemetry:
         self._telemetry = telemetry
         self.follow(mapping)
         self._labels = dict(
-            zip(_LABELS, (mapping.uuid, str(mapping.function_arn), str(mapping.source_arn)), strict=True)
+            zip(LABELS, (mapping.uuid, str(mapping.function_arn), str(mapping.source_arn)), strict=True)
         )
         self._where = {"mapping": mapping.uuid, "function": mapping.function}
         for metric in self._plain():
@@ -499,101 +514,10 @@ class AsyncTelemetry:
              function=self._function, request_id=request_id, error=error)  # fmt: skip
 
 
-class LiveGauges(Collector):
-    """Gauges of what is alive, computed at the scrape: they vanish with their mapping."""
-
-    def __init__(self, *, per_shard: bool) -> None:
-        """`per_shard` adds the label `shard` to the gauges of streams."""
-        self._per_shard = per_shard
-        self.views: Callable[[], Iterable[MappingView]] = tuple
-        self.buffered_bytes: Callable[[], int] = int
-        self.async_backlogs: Callable[[], dict[str, int]] = dict
-
-    def describe(self) -> Iterable[Metric]:
-        """Nothing: names are not known to clash, and views may not exist yet."""
-        return ()
-
-    def collect(self) -> Iterator[Metric]:
-        """Every gauge."""
-        views = [(view, _view_labels(view)) for view in self.views()]
-        yield GaugeMetricFamily("esm_buffered_bytes", "Bytes read and not yet settled", value=self.buffered_bytes())
-        waiting = GaugeMetricFamily("esm_async_backlog", "Asynchronous events that wait", labels=("function",))
-        for function, count in self.async_backlogs().items():
-            waiting.add_metric((function,), count)
-        yield waiting
-        yield _gauge("esm_invocations_in_flight", "Invocations", ((n, v.in_flight) for v, n in views))
-        yield _gauge("esm_mapping_problem", "1 while someone must act", ((n, float(v.has_problem)) for v, n in views))
-        circuits = ((n, float(v.circuit_open)) for v, n in views)
-        yield _gauge("esm_target_circuit_open", "1 while one batch at a time is offered to a broken target", circuits)
-        backlog = ((n, v.backlog) for v, n in views if v.backlog is not None)
-        yield _gauge("esm_queue_backlog", "Messages waiting in the queue", backlog)
-        states = GaugeMetricFamily("esm_mapping_state", "1 for the current state", labels=(*_LABELS, "state"))
-        for view, names in views:
-            for state in State:
-                states.add_metric((*names, state.value), float(view.state is state))
-        yield states
-        yield self._worst(
-            views, "esm_lag_seconds", "Now minus arrival of the oldest record not taken", lambda s: s.lag_s
-        )
-        yield self._worst(views, "esm_blocked_seconds", "How long the worst lane has failed", lambda s: s.blocked_s)
-        yield self._worst(
-            views, "esm_checkpoint_age_seconds", "Since the stored position was current", lambda s: s.checkpoint_age_s
-        )
-        yield self._worst(
-            views, "esm_seconds_until_expiry", "Until the oldest record not taken leaves the source",
-            lambda s: s.expires_in_s, pick=min,
-        )  # fmt: skip
-
-    def _worst(
-        self, views: list[tuple[MappingView, tuple[str, ...]]], name: str, text: str,
-        value: Callable[[ShardView], float | None], pick: Callable[[list[float]], float] = max,
-    ) -> GaugeMetricFamily:  # fmt: skip
-        family = GaugeMetricFamily(name, text, labels=(*_LABELS, "shard") if self._per_shard else _LABELS)
-        for view, names in views:
-            values = [(shard.id, v) for shard in view.shards if (v := value(shard)) is not None]
-            if self._per_shard:
-                for shard_id, v in values:
-                    family.add_metric((*names, shard_id), v)
-            elif values:
-                family.add_metric(names, pick([v for _, v in values]))
-        return family
-
-
-class TagLabels(Collector):
-    """What a scrape shows: every sample of a mapping with the values of its tags. Counters outlive a change of tags."""
-
-    def __init__(self, inner: Collector, labels: Table[str, str]) -> None:
-        """`labels`: the label of each tag key."""
-        self._inner = inner
-        self._labels = labels
-        self.tags: dict[str, dict[str, str]] = {}
-        """Tags of the mappings that are alive, by UUID."""
-
-    def collect(self) -> Iterator[Metric]:
-        """Every metric; a mapping without one of the tags has the empty value."""
-        for metric in self._inner.collect():
-            if self._labels:
-                metric.samples = [
-                    sample._replace(labels=self._tagged(sample.labels)) if "mapping" in sample.labels else sample
-                    for sample in metric.samples
-                ]
-            yield metric
-
-    def _tagged(self, labels: dict[str, str]) -> dict[str, str]:
-        tags = self.tags.get(labels["mapping"], {})
-        return {**labels, **{label: tags.get(key, "") for key, label in self._labels.items()}}
-
-
-def _view_labels(view: MappingView) -> tuple[str, ...]:
-    return (view.uuid, view.function, view.source)
-
-
-def _gauge(name: str, text: str, values: Iterable[tuple[tuple[str, ...], float]]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(name, text, labels=_LABELS)
-    for labels, value in values:
-        family.add_metric(labels, value)
-    return family
-
-
 def _counter(registry: CollectorRegistry, name: str, text: str, *extra: str) -> Counter:
-    return Counter(name, text, (*_LABELS, *extra), registry=registry)
+    return Counter(name, text, (*LABELS, *extra), registry=registry)
+
+
+def _takeovers(registry: CollectorRegistry) -> Histogram:
+    text = "How long a shard was not read while it went from one worker to another"
+    return Histogram("esm_takeover_seconds", text, ("kind",), registry=registry, buckets=_TAKEOVER_BUCKETS)

@@ -22,21 +22,27 @@ def kinesalite() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def dynamodb_local() -> Iterator[str]:
+    """DynamoDB Local's endpoint; tests that use it are marked `node`, since npm brings it."""
+    yield from _served(servers.dynamodb_local())
+
+
+@pytest.fixture(scope="session")
 def moto_url() -> Iterator[str]:
     """moto's endpoint."""
     yield from _served(servers.moto())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever uses a Node.js server is marked so, also where its author forgot."""
+    """Whatever uses a server that npm brings is marked so, also where its author forgot."""
     for item in items:
-        if "kinesalite" in getattr(item, "fixturenames", ()):
+        if {"kinesalite", "dynamodb_local"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("node")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """With REQUIRE_SERVERS=1, a test of a Node.js server that is skipped, for whatever reason, has failed."""
+    """With REQUIRE_SERVERS=1, a test of such a server that is skipped, for whatever reason, has failed."""
     report = yield
     is_skipped = report.skipped and not hasattr(report, "wasxfail")
     if is_skipped and _servers_are_required() and item.get_closest_marker("node"):

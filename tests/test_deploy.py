@@ -17,10 +17,11 @@ from prometheus_client import CollectorRegistry
 
 from esm.api.operations import application, serving
 from esm.settings import Settings
+from tests.manifests import SETTINGS
 from tests.servers import ROOT
 
-SETTINGS = {f"ESM_{name.upper()}" for name in Settings.model_fields}
-COMPOSE = ROOT / "deploy" / "compose.yaml"
+COMPOSE = [ROOT / "deploy" / "compose.yaml", ROOT / "deploy" / "compose-replicas.yaml"]
+REPLICAS = COMPOSE[1]
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -33,8 +34,12 @@ def arguments(name: str) -> list[str]:
     return [rest for instruction, rest in instructions() if instruction == name]
 
 
-def services() -> dict[str, dict]:
-    return yaml.safe_load(COMPOSE.read_text())["services"]
+def services(compose: Path) -> dict[str, dict]:
+    return yaml.safe_load(compose.read_text())["services"]
+
+
+def workers(compose: Path) -> list[dict]:
+    return [service for service in services(compose).values() if "build" in service]
 
 
 def test_what_the_image_copies_exists_and_reaches_the_build():
@@ -91,33 +96,48 @@ def test_the_dockerfile_passes_hadolint():
     assert answer.returncode == 0
 
 
-def test_compose_pins_what_it_pulls_and_builds_what_is_ours():
-    for service in services().values():
+@pytest.mark.parametrize("compose", COMPOSE, ids=lambda path: path.stem)
+def test_compose_pins_what_it_pulls_and_builds_what_is_ours(compose):
+    for service in services(compose).values():
         if "build" in service:
-            assert (COMPOSE.parent / service["build"] / "Dockerfile").is_file()
+            assert (compose.parent / service["build"] / "Dockerfile").is_file()
         else:
             assert re.fullmatch(r"[\w./-]+:\d+\.\d+(\.\d+)?", service["image"])
 
 
-def test_compose_mounts_only_what_exists():
-    declared = yaml.safe_load(COMPOSE.read_text())["volumes"]
-    sources = [volume.split(":")[0] for service in services().values() for volume in service["volumes"]]
+@pytest.mark.parametrize("compose", COMPOSE, ids=lambda path: path.stem)
+def test_compose_mounts_only_what_exists(compose):
+    declared = yaml.safe_load(compose.read_text()).get("volumes", ())
+    sources = [volume.split(":")[0] for service in services(compose).values() for volume in service["volumes"]]
 
-    assert [one for one in sources if one[0] == "." and not (COMPOSE.parent / one).exists()] == []
+    assert [one for one in sources if one[0] == "." and not (compose.parent / one).exists()] == []
     assert [one for one in sources if one[0] != "." and one not in declared] == []
 
 
-def test_compose_sets_only_known_settings_and_gives_the_daemon_time_to_drain():
-    service = services()["esm"]
-    names = {name for name in service["environment"] if name.startswith("ESM_")}
+@pytest.mark.parametrize("compose", COMPOSE, ids=lambda path: path.stem)
+def test_compose_sets_only_known_settings_and_gives_the_daemon_time_to_drain(compose):
+    for worker in workers(compose):
+        names = {name for name in worker["environment"] if name.startswith("ESM_")}
+        assert names <= SETTINGS
+        assert int(worker["stop_grace_period"].removesuffix("s")) > float(worker["environment"]["ESM_SHUTDOWN_GRACE_S"])
 
-    assert names <= SETTINGS
-    assert int(service["stop_grace_period"].removesuffix("s")) > float(service["environment"]["ESM_SHUTDOWN_GRACE_S"])
+
+def test_the_workers_of_compose_differ_in_name_and_port_alone_and_share_a_table():
+    first, second = workers(REPLICAS)
+    own = {"hostname", "ports"}
+
+    assert {name: value for name, value in first.items() if name not in own} == {
+        name: value for name, value in second.items() if name not in own
+    }
+    assert [first[name] != second[name] for name in own] == [True, True]
+    assert first["environment"]["ESM_STATE"].startswith("dynamodb://")
+    assert "ESM_WORKER_ID" not in first["environment"]
 
 
-def test_the_configuration_that_compose_mounts_is_valid():
+@pytest.mark.parametrize("name", ["compose", "compose-replicas"])
+def test_the_configuration_that_compose_mounts_is_valid(name):
     answer = subprocess.run(
-        [sys.executable, "-m", "esm", "validate", "--offline", "-c", "deploy/compose/esm.yaml"],
+        [sys.executable, "-m", "esm", "validate", "--offline", "-c", f"deploy/{name}/esm.yaml"],
         cwd=ROOT, capture_output=True, text=True, check=False, env={"PATH": os.environ["PATH"]},
     )  # fmt: skip
 

@@ -21,8 +21,11 @@ from tests.manifests import (
     container,
     environ,
     kustomized,
+    named,
     one,
+    pod,
     unavailable,
+    workload,
 )
 from tests.servers import ROOT
 
@@ -42,6 +45,15 @@ EVERYTHING = {
     "tolerations": [{"operator": "Exists"}], "affinity": {"nodeAffinity": {}},
     "extraVolumes": [{"name": "code", "configMap": {"name": "code"}}],
     "extraVolumeMounts": [{"name": "code", "mountPath": "/code"}],
+}  # fmt: skip
+
+TABLE = {"state": "dynamodb://esm"}
+KEDA = {**TABLE, "autoscaling": {"by": "keda"}}
+HPA = {**TABLE, "autoscaling": {"by": "hpa"}}
+SHARED = {
+    **{name: value for name, value in EVERYTHING.items() if name != "persistence"}, "state": "dynamodb://esm-production",
+    "blobs": "s3://esm-production-111122223333/blobs", "replicas": 4,
+    "rollout": {"maxSurge": 1, "minReadySeconds": 30},
 }  # fmt: skip
 
 RENDER = """
@@ -80,7 +92,10 @@ def test_the_chart_passes_helms_lint():
     assert {message["error"] for message in report["messages"]} == {"icon is recommended"}
 
 
-@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything"])
+WAYS = {"defaults": {}, "everything": EVERYTHING, "table": TABLE, "shared": SHARED, "keda": KEDA, "hpa": HPA}
+
+
+@pytest.mark.parametrize("values", WAYS.values(), ids=WAYS)
 def test_what_the_chart_renders_is_valid_restricted_drained_and_fed(values):
     manifests = rendered(values)
 
@@ -88,21 +103,84 @@ def test_what_the_chart_renders_is_valid_restricted_drained_and_fed(values):
     check_safe(of_esm(manifests))
 
 
-def test_the_chart_makes_the_same_pod_as_kustomize():
-    ours = one(of_esm(rendered({})), "StatefulSet")["spec"]
-    theirs = one(kustomized(ROOT / "deploy" / "kubernetes" / "single"), "StatefulSet")["spec"]
+@pytest.mark.parametrize(("values", "overlay"), [({}, "single"), (TABLE, "replicas")])
+def test_the_chart_makes_the_same_pod_as_kustomize(values, overlay):
+    ours = workload(of_esm(rendered(values)))["spec"]
+    theirs = workload(kustomized(ROOT / "deploy" / "kubernetes" / overlay))["spec"]
     for spec in (ours, theirs):
-        del spec["selector"], spec["template"]["metadata"], spec["serviceName"]
-        pod = spec["template"]["spec"]
-        del pod["serviceAccountName"], spec["volumeClaimTemplates"][0]["metadata"]
-        pod["volumes"] = [{**volume, "configMap": None} for volume in pod["volumes"]]
+        del spec["selector"], spec["template"]["metadata"]
+        spec.pop("serviceName", None)
+        for claim in spec.get("volumeClaimTemplates", ()):
+            del claim["metadata"]
+        inside = spec["template"]["spec"]
+        del inside["serviceAccountName"]
+        inside["volumes"] = [{**volume, "configMap": None} for volume in inside["volumes"]]
+        for spread in inside.get("topologySpreadConstraints", ()):
+            del spread["labelSelector"]
+        inside["containers"][0]["env"].sort(key=lambda entry: entry["name"])
 
     assert ours == theirs
 
 
+@pytest.mark.parametrize(("values", "component", "kind"), [
+    (KEDA, "keda", "ScaledObject"), (HPA, "hpa", "HorizontalPodAutoscaler"),
+])  # fmt: skip
+def test_the_chart_scales_as_kustomize_does(values, component, kind):
+    ours = one(rendered(values), kind)["spec"]
+    files = (ROOT / "deploy" / "kubernetes" / component).glob("*.yaml")
+    theirs = one([yaml.safe_load(path.read_text()) for path in files], kind)["spec"]
+
+    as_theirs = json.loads(json.dumps(ours).replace("my-lag.ns.", "esm-lag.esm.").replace('"my"', '"esm"'))
+
+    assert as_theirs == theirs
+
+
+def test_keda_is_let_through_to_a_service_that_is_not_scraped():
+    manifests = rendered({**KEDA, **MONITORED, "autoscaling": {"by": "keda", "kedaNamespace": "scalers"}})
+    service = named(manifests, "Service", "my-lag")
+    scraped = one(manifests, "ServiceMonitor")["spec"]["selector"]["matchLabels"].items()
+    allowed = one(manifests, "NetworkPolicy")["spec"]["ingress"][0]["from"]
+
+    assert "publishNotReadyAddresses" not in service["spec"]
+    assert not scraped <= service["metadata"]["labels"].items()
+    assert scraped <= named(manifests, "Service", "my")["metadata"]["labels"].items()
+    assert allowed[-1]["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "scalers"}
+
+
+def test_what_the_autoscaler_asks_for_is_recorded_with_the_alerts():
+    manifests = rendered({**HPA, **MONITORED})
+    recorded = yaml.safe_load((ROOT / "deploy" / "prometheus" / "scaling.yaml").read_text())
+
+    assert named(manifests, "PrometheusRule", "my-scaling")["spec"] == recorded
+    assert [rule for rule in rendered(HPA) if rule["kind"] == "PrometheusRule"] == []
+
+
+def test_every_value_of_several_replicas_does_something():
+    manifests = of_esm(rendered(SHARED))
+    spec = workload(manifests)["spec"]
+
+    assert workload(manifests)["kind"] == "Deployment"
+    assert spec["replicas"] == 4
+    assert spec["minReadySeconds"] == 30
+    assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    assert environ(manifests) == {
+        "ESM_SHUTDOWN_GRACE_S": "145", "ESM_BUFFER_BYTES_MAX": "268435456", "ESM_LOG_LEVEL": "DEBUG",
+        "ESM_STRICT": "true", "AWS_REGION": "eu-central-1", "ESM_STATE": "dynamodb://esm-production",
+        "ESM_BLOBS": "s3://esm-production-111122223333/blobs", "ESM_WORKER_ID": "{metadata.name}",
+    }  # fmt: skip
+    (trigger,) = one(rendered({**TABLE, "autoscaling": {
+        "by": "keda", "replicasMin": 3, "replicasMax": 7, "messagesPerReplica": 500, "lagSecondsPerReplica": 5,
+    }}), "ScaledObject")["spec"]["triggers"]  # fmt: skip
+    assert trigger["metadata"]["url"].endswith("/lag?messages_per_replica=500&lag_s_per_replica=5")
+
+
+def test_the_one_pod_may_be_put_to_sleep():
+    assert workload(rendered({"replicas": 0}))["spec"]["replicas"] == 0
+
+
 def test_every_value_does_something():
     manifests = of_esm(rendered(EVERYTHING))
-    pod = one(manifests, "StatefulSet")["spec"]["template"]
+    pod = workload(manifests)["spec"]["template"]
     account = one(manifests, "ServiceAccount")["metadata"]
 
     assert container(manifests)["image"] == f"registry.example.com/esm:{__version__}"
@@ -131,7 +209,7 @@ def test_large_numbers_of_the_configuration_stay_whole():
 
 def test_a_config_map_of_ones_own_takes_the_place_of_the_charts():
     manifests = rendered({"existingConfigMap": "mine"})
-    volumes = one(manifests, "StatefulSet")["spec"]["template"]["spec"]["volumes"]
+    volumes = pod(manifests)["volumes"]
 
     assert [manifest for manifest in manifests if manifest["kind"] == "ConfigMap"] == []
     assert volumes[0]["configMap"] == {"name": "mine"}
@@ -153,7 +231,22 @@ def test_alerts_and_dashboard_come_with_the_chart_as_they_are():
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"replicas": 2}, "additional properties 'replicas' not allowed"),
+        ({"replicas": 2}, "at '/replicas': maximum: got 2, want 1"),
+        ({"state": "memory://"}, "at '/state'"),
+        ({"state": "sqlite:////tmp/state.db"}, "at '/state'"),
+        ({"blobs": "s3://bucket/prefix"}, "at '/blobs'"),
+        ({"autoscaling": {"by": "keda"}}, "at '/autoscaling/by'"),
+        ({**TABLE, "autoscaling": {"by": "both"}}, "at '/autoscaling/by'"),
+        ({**TABLE, "autoscaling": {"by": "hpa", "keda": True}}, "additional properties 'keda' not allowed"),
+        ({**KEDA, "replicas": 3}, "at '/replicas'"),
+        ({**TABLE, "autoscaling": {"by": "hpa", "replicasMin": 0}}, "at '/autoscaling/replicasMin'"),
+        ({**TABLE, "autoscaling": {"by": "hpa", "replicasMin": 20}}, "raise autoscaling.replicasMax"),
+        ({**TABLE, "rollout": {"maxSurge": 0}}, "at '/rollout/maxSurge'"),
+        ({**TABLE, "rollout": {"maxSurge": "0%"}}, "at '/rollout/maxSurge'"),
+        ({**TABLE, "rollout": {"minReadySeconds": 0}}, "at '/rollout/minReadySeconds'"),
+        ({**TABLE, "blobs": "/var/lib/esm"}, "at '/blobs'"),
+        ({"settings": {"ESM_WORKER_ID": "mine"}}, "invalid propertyName 'ESM_WORKER_ID'"),
+        ({"env": [{"name": "ESM_STATE", "value": "memory://"}]}, "at '/env/0/name'"),
         ({"settings": {"ESM_STATE": "memory://"}}, "invalid propertyName 'ESM_STATE'"),
         ({"settings": {"ESM_BUFFER_BYTES_MAX": 268435456}}, "/settings/ESM_BUFFER_BYTES_MAX"),
         ({"persistence": {"accessModes": ["ReadWriteMany"]}}, "/persistence/accessModes"),

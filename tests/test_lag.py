@@ -4,17 +4,25 @@ import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry
 
+from esm.api.fleet import Answer
 from esm.api.operations import application, serving
+from esm.model.clocks import UnixTime
 from esm.model.mapping import State
 from esm.model.view import MappingView, ShardView
+from esm.rules.fleet_views import FleetView, Life, Report
 
 QUEUE = "arn:aws:sqs:us-east-1:123456789012:q"
 VIEW = MappingView("u", "f", QUEUE, State.ENABLED, "OK", has_problem=False, in_flight=0, backlog=1800, not_visible=400,
                    shards=(ShardView("", 12.3456, 0.0, None, 0.0),), batches_max=1250)  # fmt: skip
 
 
+async def fleet() -> Answer:
+    report = Report("a", Life.LIVE, UnixTime(1.0), (VIEW,))
+    return Answer((FleetView(VIEW, ((report, VIEW),)),), 0.25)
+
+
 async def asked(query: str) -> tuple[int, str, object]:
-    app = application(CollectorRegistry(), lambda: (VIEW,), lambda: True)
+    app = application(CollectorRegistry(), fleet, lambda: True)
     async with (
         serving(app, "127.0.0.1", 0) as port,
         aiohttp.ClientSession() as client,
@@ -27,6 +35,7 @@ async def asked(query: str) -> tuple[int, str, object]:
 async def test_the_document_has_one_number_and_what_it_was_made_of() -> None:
     assert await asked("") == (200, "application/json", {
         "desired_replicas": 3,
+        "known_age_s": 0.25,
         "mappings": [{
             "mapping": "u", "function": "f", "source": QUEUE, "state": "Enabled", "lag_s": 12.346,
             "visible_messages": 1800, "not_visible_messages": 400, "shards": None, "replicas_max": 1250,

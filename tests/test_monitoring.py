@@ -19,8 +19,10 @@ from esm.telemetry import Telemetry
 from tests.manifests import tool
 from tests.servers import ROOT
 
-ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yaml"
-ALERTS_TEST = ROOT / "deploy" / "prometheus" / "alerts_test.yaml"
+PROMETHEUS = ROOT / "deploy" / "prometheus"
+ALERTS = PROMETHEUS / "alerts.yaml"
+ALERTS_TEST = PROMETHEUS / "alerts_test.yaml"
+SCALING = yaml.safe_load((PROMETHEUS / "scaling.yaml").read_text())["groups"][0]["rules"]
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "esm.json").read_text())
 RULES = yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]
 FUNCTION = "arn:aws:lambda:us-east-1:000000000000:function:f"
@@ -37,6 +39,8 @@ def everything() -> Telemetry:
     observation = Observation(MAPPING, telemetry.mapping(MAPPING))
     observation.counted(1, 1)
     observation.shards = lambda: (ShardView("", 1.0, 0.0, 5.0, 0.0),)
+    telemetry.taken_over("planned", 0.5)
+    telemetry.live.heartbeat_age_s = lambda: 1.0
     telemetry.live.views = lambda: [observation.view()]
     telemetry.live.async_backlogs = lambda: {FUNCTION: 1}
     observation.telemetry.invocation_ended(Answer("r", b""), "success", 1, 0, 0.1)
@@ -57,6 +61,11 @@ def labels_by_metric() -> dict[str, set[str]]:
 
 
 KNOWN = labels_by_metric()
+REPLICA = {"instance", "pod", "node"}
+"""Labels that Prometheus adds, and by which it tells replicas apart."""
+INSTALLATION = {"namespace", "job"}
+"""Labels that it adds, and that all replicas of one installation share."""
+TOGETHER = "without (instance, pod, node) ("
 
 
 def panels() -> list[dict]:
@@ -65,8 +74,8 @@ def panels() -> list[dict]:
 
 def asked() -> Iterator[tuple[str, str]]:
     """Every expression, with what names it."""
-    for rule in RULES:
-        yield rule["alert"], rule["expr"]
+    for rule in [*RULES, *SCALING]:
+        yield rule.get("alert") or rule["record"], rule["expr"]
     for panel in panels():
         for target in panel["targets"]:
             yield panel["title"], target["expr"]
@@ -80,14 +89,16 @@ def test_what_is_asked_for_exists(name, expression):
     metrics = re.findall(r"\besm_\w+", expression)
     selected = re.findall(r"(esm_\w+)\{([^}]*)\}", expression)
     grouped = {label.strip() for group in re.findall(r"by \(([^)]*)\)", expression) for label in group.split(",")}
+    ignored = {label.strip() for group in re.findall(r"without \(([^)]*)\)", expression) for label in group.split(",")}
     listed = re.findall(r"label_values\((esm_\w+).*, (\w+)\)", expression)
 
     assert metrics, name
     assert [metric for metric in metrics if metric not in KNOWN] == []
     for metric, labels in selected:
         assert set(re.findall(r"(\w+)=~?", labels)) <= KNOWN[metric]
+    assert ignored <= REPLICA
     for metric in metrics:
-        assert grouped <= KNOWN[metric]
+        assert grouped - REPLICA - INSTALLATION <= KNOWN[metric]
     for metric, label in listed:
         assert label in KNOWN[metric]
 
@@ -97,6 +108,7 @@ def test_every_counter_of_trouble_has_an_alert():
         "esm_dropped_events_total", "esm_position_lost_total", "esm_destination_errors_total", "esm_store_errors_total",
         "esm_async_events_dropped_total", "esm_mapping_problem", "esm_target_circuit_open", "esm_lag_seconds",
         "esm_blocked_seconds", "esm_seconds_until_expiry", "esm_recursive_invocations_dropped_total",
+        "esm_shards_without_owner", "esm_heartbeat_age_seconds", "esm_workers",
     }  # fmt: skip
 
     assert wanted <= {metric for rule in RULES for metric in re.findall(r"\besm_\w+", rule["expr"])}
@@ -110,7 +122,15 @@ def test_an_alert_says_what_is_wrong_and_what_to_do_with_labels_that_it_has(rule
     assert rule["annotations"].keys() == {"summary", "description"}
     assert rule["labels"]["severity"] in {"warning", "critical"}
     for metric in re.findall(r"\besm_\w+", rule["expr"]):
-        assert named <= KNOWN[metric]
+        assert named - REPLICA <= KNOWN[metric]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_an_alert_speaks_of_all_replicas_together_or_says_of_which_one(rule):
+    names_the_replica = "$labels.instance" in rule["annotations"]["summary"]
+    asked_apart = re.sub(re.escape(TOGETHER) + r"+[^)]*\)", "", rule["expr"])
+
+    assert names_the_replica == bool(re.search(r"(?<!absent\()\besm_\w+", asked_apart))
 
 
 def test_every_alert_is_seen_to_fire_and_to_be_silent():
@@ -122,13 +142,31 @@ def test_every_alert_is_seen_to_fire_and_to_be_silent():
     assert {case["alertname"] for case in cases if not case.get("exp_alerts")} == alerts
 
 
-@pytest.mark.parametrize("command", [["check", "rules", str(ALERTS)], ["test", "rules", str(ALERTS_TEST)]])
-def test_prometheus_takes_the_alerts_and_they_fire_as_their_tests_say(command):
+@pytest.mark.parametrize("rules", ["alerts", "scaling"])
+@pytest.mark.parametrize(("command", "ending"), [("check", ""), ("test", "_test")])
+def test_prometheus_takes_the_rules_and_they_do_as_their_tests_say(command, ending, rules):
     promtool = tool("promtool", "run `make promtool`, or install Prometheus")
+    path = PROMETHEUS / f"{rules}{ending}.yaml"
 
-    answer = subprocess.run([promtool, *command], capture_output=True, text=True, check=False)
+    answer = subprocess.run([promtool, command, "rules", path], capture_output=True, text=True, check=False)
 
     assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+def test_the_adapter_offers_what_is_recorded_for_it():
+    (rule,) = yaml.safe_load((PROMETHEUS / "adapter.yaml").read_text())["rules"]["external"]
+
+    assert rule["seriesQuery"].split("{")[0] in {recorded["record"] for recorded in SCALING}
+
+
+@pytest.mark.parametrize(("name", "expression"), list(asked()))
+def test_what_every_replica_says_of_the_same_thing_is_not_added_up(name, expression):
+    said_by_each = (
+        "mapping_problem|target_circuit_open|queue_backlog|lag_seconds|seconds_until_expiry|blocked_seconds|workers"
+        "|checkpoint_age_seconds|shards_without_owner|heartbeat_age_seconds"
+    )
+
+    assert not re.search(rf"\bsum[^(]*(\([a-z_, ]+\) )?\(esm_({said_by_each})\b", expression), name
 
 
 def test_the_panels_of_the_dashboard_do_not_lie_on_each_other_and_use_its_variables():

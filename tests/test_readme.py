@@ -6,14 +6,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+import yaml
 from prometheus_client import CollectorRegistry
 
 from esm import config
 from esm.aws import clients
 from esm.config.members import BEHIND_URL, HOSTED, IN_LAMBDA
+from esm.crew.telling import CrewTelemetry
 from esm.destinations import s3 as to_s3
 from esm.destinations import sns as to_sns
 from esm.destinations import sqs as to_sqs
@@ -21,6 +22,8 @@ from esm.model.clocks import UnixTime
 from esm.rules import parameters
 from esm.settings import load_settings, settings_table
 from esm.sources import dynamodb, kinesis, sqs
+from esm.stores import dynamodb as table
+from esm.stores import s3 as bucket
 from esm.targets import aws_lambda
 from esm.telemetry import Telemetry
 from tests import servers
@@ -28,22 +31,25 @@ from tests import servers
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
-IAM: tuple[tuple[str, ModuleType], ...] = (
-    ("a mapping of an SQS queue", sqs),
-    ("a mapping of a Kinesis stream", kinesis),
-    ("a mapping of a DynamoDB stream", dynamodb),
-    ("a function in AWS Lambda", aws_lambda),
-    ("an SQS destination", to_sqs),
-    ("an SNS destination", to_sns),
-    ("who assumes a role; the role itself has the actions above", clients),
-    ("an S3 destination", to_s3),
+IAM: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("a mapping of an SQS queue", sqs.IAM_ACTIONS),
+    ("a mapping of a Kinesis stream", kinesis.IAM_ACTIONS),
+    ("a mapping of a DynamoDB stream", dynamodb.IAM_ACTIONS),
+    ("a function in AWS Lambda", aws_lambda.IAM_ACTIONS),
+    ("an SQS destination", to_sqs.IAM_ACTIONS),
+    ("an SNS destination", to_sns.IAM_ACTIONS),
+    ("who assumes a role; the role itself has the actions above", clients.IAM_ACTIONS),
+    ("an S3 destination", to_s3.IAM_ACTIONS),
+    ("the state in DynamoDB", table.IAM_ACTIONS),
+    ("making its table at the first start", table.IAM_ACTIONS_TO_CREATE),
+    ("`ESM_BLOBS`", bucket.IAM_ACTIONS),
 )
 
 
 def iam_table() -> str:
     rows = ["| for | `Action` |", "|---|---|"]
-    for name, module in IAM:
-        rows.append(f"| {name} | {', '.join(f'`{action}`' for action in module.IAM_ACTIONS)} |")
+    for name, actions in IAM:
+        rows.append(f"| {name} | {', '.join(f'`{action}`' for action in actions)} |")
     return "\n".join(rows)
 
 
@@ -102,12 +108,38 @@ def test_the_policies_of_the_readme_are_json() -> None:
         assert json.loads(text)["Version"] == "2012-10-17"
 
 
+def test_the_policy_of_the_state_allows_what_table_and_bucket_need_and_no_more() -> None:
+    (text,) = blocks(between("### State in DynamoDB", "## Security"), "json")
+    allowed = {statement["Sid"]: tuple(statement["Action"]) for statement in json.loads(text)["Statement"]}
+    assert allowed == {
+        "State": table.IAM_ACTIONS, "StateOnFirstUse": table.IAM_ACTIONS_TO_CREATE, "Blobs": bucket.IAM_ACTIONS
+    }  # fmt: skip
+
+
+def test_what_makes_the_table_is_what_the_program_says() -> None:
+    assert table.create_command("esm") in between("### State in DynamoDB", "## Security")
+
+
+def test_the_cost_of_the_state_is_what_the_formula_gives() -> None:
+    text = between("### State in DynamoDB", "## Security")
+    minutes, workers, shards = 30 * 24 * 60, 3, 20
+    dollars = []
+    for interval_s in (1, 5):
+        writes = minutes * (workers * 24 + shards * 60 // interval_s + workers * 12 * 4)
+        reads = minutes * workers * 60
+        dollars.append(round((writes * 0.625 + reads * 0.125) / 1e6))
+    assert f"a million ${dollars[0]}." in text
+    assert f"is ${dollars[1]}, and" in text.replace("\n", " ")
+
+
 def exported() -> set[str]:
     """The name of every metric of the program, as a scrape shows it."""
     registry = CollectorRegistry()
     Telemetry(registry)
-    families = {(family.name, family.type) for family in registry.collect()}
-    named = set(re.findall(r'"(esm_[a-z_]+)"', (ROOT / "esm" / "telemetry.py").read_text()))
+    of_the_supervisor = CrewTelemetry([], dict).collected()
+    families = {(family.name, family.type) for family in [*registry.collect(), *of_the_supervisor]}
+    sources = [(ROOT / "esm" / name).read_text() for name in ("telemetry.py", "exposition.py")]
+    named = {name for source in sources for name in re.findall(r'"(esm_[a-z_]+)"', source)}
     counters = {name for name, kind in families if kind == "counter"}
     return {f"{name}_total" if name in counters else name for name in named | {name for name, _ in families}}
 
@@ -116,6 +148,12 @@ def test_every_metric_of_the_program_stands_in_the_readme_and_no_other() -> None
     metrics = between("### Metrics", "### Running it")
     assert set(re.findall(r"`(esm_[a-z_]+)(?:\{[a-z,]+\})?`", metrics)) == exported()
     assert set(re.findall(r"\besm_[a-z]+_[a-z_]+", README)) <= exported()
+
+
+def test_every_alert_has_its_line_in_the_readme() -> None:
+    rules = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text())["groups"][0]["rules"]
+    lines = re.findall(r"^\| `(Esm\w+)` \| .{20,}", between("### Alerts", "### Running it"), re.MULTILINE)
+    assert lines == [rule["alert"] for rule in rules]
 
 
 def test_every_make_target_that_is_named_exists() -> None:
@@ -152,7 +190,8 @@ def test_every_command_that_is_named_in_passing_exists() -> None:
 def test_what_else_is_typed_is_a_make_target_or_needs_what_it_says_or_works_as_written(tmp_path: Path) -> None:
     rest = README.replace(between("## Five-minute tour", "## Configuration"), "")
     lines = [line for block in blocks(rest, "sh") for line in block.splitlines()]
-    typed = [line for line in lines if not line.startswith("make ") and "# needs Docker" not in line]
+    missing = re.compile("# needs (Docker|a cluster)")
+    typed = [line for line in lines if not line.startswith("make ") and not missing.search(line)]
     environ = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
     done = subprocess.run(
         ["bash", "-ec", "\n".join(typed)], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False

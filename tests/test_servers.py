@@ -37,8 +37,14 @@ def test_kinesalite_answers_for_kinesis(kinesalite):
     assert summary["StreamDescriptionSummary"]["StreamName"] == "served"
 
 
-def test_kinesalite_listens_on_loopback_alone(kinesalite):
-    port = int(kinesalite.rsplit(":", 1)[1])
+def test_dynamodb_local_answers_for_dynamodb(dynamodb_local):
+    assert client("dynamodb", dynamodb_local).list_tables()["TableNames"] is not None
+
+
+@pytest.mark.node
+@pytest.mark.parametrize("server", ["kinesalite", "dynamodb_local"])
+def test_what_would_listen_everywhere_listens_on_loopback_alone(server, request):
+    port = int(request.getfixturevalue(server).rsplit(":", 1)[1])
 
     listeners = [line.split() for table in ("tcp", "tcp6") for line in lines_of(f"/proc/net/{table}")]
     addresses = {row[1].split(":")[0] for row in listeners if row[3] == "0A" and row[1].endswith(f":{port:04X}")}

@@ -83,6 +83,32 @@ def test_a_secret_is_not_shown() -> None:
     assert settings.function_environment == {"AWS_SECRET_ACCESS_KEY": "hush"}
 
 
+def test_a_table_costs_for_each_stored_position_so_that_they_are_stored_once_a_second() -> None:
+    table = {"ESM_STATE": "dynamodb://esm"}
+    assert load_settings(table, {}).checkpoint_interval_s == 1
+    assert load_settings({**table, "ESM_CHECKPOINT_INTERVAL_S": "0"}, {}).checkpoint_interval_s == 0
+    assert load_settings({"ESM_STATE": "memory://"}, {}).checkpoint_interval_s == 0
+
+
+@pytest.mark.parametrize(
+    ("environ", "text"),
+    [
+        ({"ESM_STATE": "dynamodb://x"}, "dynamodb://TABLE or memory://"),
+        ({"ESM_STATE": "dynamodb://esm?region=eu"}, "dynamodb://TABLE or memory://"),
+        ({"ESM_STATE": "dynamodb://esm", "ESM_BLOBS": "s3:/bucket"}, "must be s3://BUCKET or s3://BUCKET/PREFIX"),
+        ({"ESM_STATE": "dynamodb://esm", "ESM_BLOBS": "s3://Bucket"}, "must be s3://BUCKET or s3://BUCKET/PREFIX"),
+        ({"ESM_STATE": "dynamodb://esm", "ESM_BLOBS": "s3://bucket//x"}, "must be s3://BUCKET or s3://BUCKET/PREFIX"),
+        ({"ESM_STATE": "dynamodb://esm", "ESM_BLOBS": "s3://bucket/" + "x" * 250}, "256 characters at most"),
+        ({"ESM_STATE": "dynamodb://esm", "ESM_BLOBS_CONNECTION": "x"}, "how ESM_BLOBS is reached, and there is none"),
+        ({"ESM_BLOBS": "s3://bucket"}, "ESM_BLOBS is for ESM_STATE=dynamodb://TABLE alone: remove it"),
+        ({"ESM_STATE_CONNECTION": "x"}, "ESM_STATE_CONNECTION is for ESM_STATE=dynamodb://TABLE alone: remove it"),
+    ],
+)
+def test_a_state_and_its_bucket_that_make_no_sense_are_refused_by_name(environ: dict[str, str], text: str) -> None:
+    (found,) = refused(**environ)
+    assert text in found
+
+
 def test_the_table_names_every_setting() -> None:
     table = settings_table()
     assert all(f"`ESM_{name.upper()}`" in table for name in Settings.model_fields)

@@ -4,23 +4,28 @@ Laws: every change is a compare-and-swap of one item, then the change counter is
 once a second. Nothing here touches a lease of a mapping that may run: its owner follows the order.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
+from esm.catalogue.workers import everything, words
 from esm.errors import Conflict, RequestRefused
 from esm.model.clocks import UnixTime
 from esm.model.control import Caller, Control, Order, Pause
 from esm.model.lease import Lease
 from esm.model.stored import Key, Stored
-from esm.ports import Store
-from esm.rules import controls, operating, starting, stored
+from esm.ports import Blobs, Store
+from esm.rules import controls, heartbeats, operating, starting, stored
+from esm.rules.sightings import Word
 from esm.rules.starting import START_ITEM, Start
 
-CHANGES = Key("worker", "fleet", "!changes")
+CHANGES = Key(*heartbeats.PARTITION, "!changes")
 """The change counter, in the partition of the heartbeats: one query brings both. `!` sorts before every worker."""
 
 CONTROLS = ("catalogue", "control")
 """Kind and owner of the controls, one item a mapping."""
+
+_OF_MAPPINGS = ("lease", "window", "listing")
+"""Kinds whose partitions belong to one mapping each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +37,13 @@ class Held:
     """Those of the stream that was read last."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reported:
-    """A worker's status, as far as it tells whether a mapping runs."""
-
-    at: UnixTime
-    mappings: frozenset[str]
-
-
 class Catalogue:
     """Desired state in a store. Every method raises Unavailable, StoreTooNew, and OperatorNeeded (no value of ours)."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, blobs: Blobs | None = None) -> None:
+        """`blobs`: where states of windows lie that are larger than an item."""
         self._store = store
+        self._blobs = blobs
 
     async def changes(self) -> int:
         """Differs from what it was before whenever desired state has changed; 0: it never has."""
@@ -89,34 +88,26 @@ class Catalogue:
         leases = [stored.decode_lease(item.value) for item in items if item.key.item != START_ITEM]
         return Held(start, tuple([lease for lease in leases if start is not None and lease.stream == start.stream]))
 
-    async def stands(self, mapping: str, worker: str) -> dict[str, int]:
-        """How much the store holds of a mapping, by kind."""
-        return {
-            "lease": len(await self._all("lease", mapping)),
-            "window": len(await self._all("window", mapping)),
-            "control": int(await self._store.get(_control_key(mapping)) is not None),
-            "status": int(mapping in (await self.reported(worker)).mappings),
-        }
+    async def words(self, also: Collection[str] = ()) -> list[Word]:
+        """What every worker said last; `also`: ids of workers that may write no heartbeat."""
+        return await words(self._store, also)
 
-    async def reported(self, worker: str) -> Reported:
-        """What a worker said last."""
-        parts = [stored.decode_status(item.value) for item in await self._all("status", worker)]
-        at = max([part.at for part in parts], default=UnixTime(0.0))
-        return Reported(at, frozenset([view.uuid for view in stored.merged_status(parts)]))
+    async def stands(self, mapping: str, also: Collection[str] = ()) -> dict[str, int]:
+        """How much the store holds of a mapping, by kind; `also` as in `words`."""
+        counts = {kind: len(await self._all(kind, mapping)) for kind in _OF_MAPPINGS}
+        for kind, key in _keys(mapping).items():
+            counts[kind] = int(await self._store.get(key) is not None)
+        shown = [word for word in await self.words(also) if any(view.uuid == mapping for view in word.views)]
+        return {**counts, "status": len(shown)}
 
-    async def forget(self, mapping: str, worker: str) -> int:
+    async def forget(self, mapping: str, also: Collection[str] = ()) -> int:
         """Remove everything of a mapping that does not run; returns how many items went.
 
-        `worker`: whose status may still name it.
+        `also` as in `words`: the status of any worker may still name it.
         """
-        items = [
-            *await self._all("lease", mapping),
-            *await self._all("window", mapping),
-            *[item for item in await self._all(*CONTROLS) if item.key.item == mapping],
-        ]
-        for item in items:
-            await self._remove(item)
-        count = len(items) + await self._forget_status(mapping, worker)
+        count = await self._clear(mapping)
+        for word in await self.words(also):
+            count += await self._forget_status(mapping, word.worker)
         await self.touch()
         return count
 
@@ -147,6 +138,16 @@ class Catalogue:
             await self.touch()
             return True
 
+    async def _clear(self, mapping: str) -> int:
+        """Remove what is kept of a mapping, but for what workers show; returns how many items there were."""
+        items = [item for kind in _OF_MAPPINGS for item in await self._all(kind, mapping)]
+        items += [item for key in _keys(mapping).values() if (item := await self._store.get(key)) is not None]
+        for item in items:
+            await remove_blob(item, self._blobs)
+        for item in items:
+            await self._remove(item)
+        return len(items)
+
     async def _forget_status(self, mapping: str, worker: str) -> int:
         count = 0
         for item in await self._all("status", worker):
@@ -164,20 +165,31 @@ class Catalogue:
             await self._store.delete(item.key, item.version)
         except Conflict as error:
             raise RequestRefused(
-                f"{item.key.kind} {item.key.item!r} of mapping {item.key.owner} has changed meanwhile: something runs"
-                " it. Stop that, and forget the mapping again."
+                f"{item.key.kind} {item.key.item!r} of {item.key.owner} has changed meanwhile: something runs the"
+                " mapping. Stop that, and forget the mapping again."
             ) from error
 
     async def _all(self, kind: str, owner: str) -> list[Stored]:
-        items: list[Stored] = []
-        after: str | None = None
-        while True:
-            page = await self._store.scan(kind, owner, after)
-            items += page.items
-            after = page.after
-            if after is None:
-                return items
+        return await everything(self._store, kind, owner)
+
+
+async def remove_blob(item: Stored, blobs: Blobs | None) -> None:
+    """Remove the blob that an item of a window's state stands for; its item goes afterwards.
+
+    Raises: RequestRefused (nobody says where it lies), Unavailable.
+    """
+    blob = stored.state_blob(item.value) if item.key.kind == "window" else None
+    if blob is None:
+        return
+    if blobs is None:
+        raise RequestRefused(f"The state of a window of {item.key.owner} lies in a bucket: name it (ESM_BLOBS).")
+    await blobs.delete(blob)
 
 
 def _control_key(mapping: str) -> Key:
     return Key(*CONTROLS, mapping)
+
+
+def _keys(mapping: str) -> dict[str, Key]:
+    """Single items that belong to a mapping, by what they are."""
+    return {"control": _control_key(mapping), "share": Key("share", "fleet", mapping)}

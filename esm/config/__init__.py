@@ -4,6 +4,7 @@ Problems of the files are collected and raised together; what is wrong with the 
 """
 
 import hashlib
+from collections.abc import Iterable
 from collections.abc import Mapping as Table
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from esm.model.mapping import Mapping
 from esm.rules import validation
 
 KEYS = ("region", "account_id", "endpoint_url", "endpoints", "connections", "functions", "defaults", "mappings")
+_RESTART = "cannot change while the daemon runs: restart it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,10 @@ class Configuration:
     """What was read: a file, a folder or a pattern."""
     files: tuple[Path, ...]
     """Every file that was read."""
+    state_connection: Connection | None = None
+    """By which the state's table is reached; None: as the daemon itself."""
+    blobs_connection: Connection | None = None
+    """By which the bucket for large values is reached."""
 
     def function_of(self, mapping: Mapping) -> Function:
         """What a mapping invokes."""
@@ -62,21 +68,28 @@ def load(path: Path, environ: Table[str, str], settings: Surrounding, wall: Unix
     ways = connections(files)
     known = functions(files, place, ways, environ)
     made = mappings(files, place, known, ways, defaults(files), wall)
-    if files.problems:
-        raise ConfigurationRefused(files.problems)
+    named = {"ESM_STATE_CONNECTION": settings.state_connection, "ESM_BLOBS_CONNECTION": settings.blobs_connection}
+    unknown = [problem for pair in named.items() if (problem := ways.of_setting(*pair)) is not None]
+    if files.problems or unknown:
+        raise ConfigurationRefused([*files.problems, *unknown], files.paths)
     return Configuration(
         region=place.region, account_id=place.account_id, endpoint_url=url, endpoints=urls,
         functions=known, connections=ways.known, mappings=tuple(one.mapping for one in made.found),
         functions_by_mapping={one.mapping.uuid: one.function for one in made.found},
         places={one.mapping.uuid: _place(one) for one in made.found},
         warnings=(*made.warnings, *ways.unused()), path=path, files=tuple(files.paths),
+        state_connection=ways.known.get(settings.state_connection or ""),
+        blobs_connection=ways.known.get(settings.blobs_connection or settings.state_connection or ""),
     )  # fmt: skip
 
 
-def digest(configuration: Configuration) -> str:
-    """Changes when the content of any of the files does, and when one comes or goes; a missing one counts as one."""
+def digest(configuration: Configuration, more: Iterable[Path] = ()) -> str:
+    """Changes when the content of any of the files does, and when one comes or goes; a missing one counts as one.
+
+    `more` are files beside those that were read, such as those of a configuration that was refused.
+    """
     total = hashlib.sha256()
-    for file in (*files_at(configuration.path), *configuration.files):
+    for file in dict.fromkeys((*files_at(configuration.path), *configuration.files, *more)):
         total.update(str(file).encode(errors="surrogateescape") + b"\0")
         try:
             total.update(hashlib.sha256(file.read_bytes()).digest())
@@ -97,12 +110,19 @@ def check_successor(before: Configuration, after: Configuration) -> None:
             except RequestRefused as error:
                 problems.append(Problem(*after.places[mapping.uuid], None, str(error)))
     problems += [
-        Problem(str(after.path), name, None, "cannot change while the daemon runs: restart it")
+        Problem(str(after.path), name, None, _RESTART)
         for name in ("region", "account_id", "endpoint_url", "endpoints")
         if getattr(before, name) != getattr(after, name)
     ]
+    problems += [
+        Problem(str(after.path), f"connections.{connection.name}", None, "the state is reached by it: " + _RESTART)
+        for connection, other in (
+            (before.state_connection, after.state_connection), (before.blobs_connection, after.blobs_connection)
+        )
+        if connection is not None and connection != other
+    ]  # fmt: skip
     if problems:
-        raise ConfigurationRefused(problems)
+        raise ConfigurationRefused(problems, after.files)
 
 
 def _place(found: Found) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from esm.config.document import Document
 from esm.config.files import Entry, Files
 from esm.config.names import only
 from esm.config.where import REGION, url_at
+from esm.errors import Problem
 from esm.model.connection import Connection
 from esm.rules.arns import role_problem
 
@@ -33,6 +34,11 @@ class Connections:
             return None
         there = ", ".join(sorted(self.declared)) or "none"
         return f"is no key of connections: (there are: {there}): define it there, or remove this"
+
+    def of_setting(self, variable: str, name: str | None) -> Problem | None:
+        """What is wrong with a connection that a setting names."""
+        text = None if name is None else self.problem(name)
+        return None if text is None else Problem("environment", variable, name, text)
 
     def unused(self) -> Iterator[str]:
         """A warning for each connection that nothing uses."""

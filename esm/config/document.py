@@ -120,7 +120,8 @@ def read(path: Path, environ: Mapping[str, str]) -> Document:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise ConfigurationRefused(
-            [Problem(str(path), "", None, f"cannot be read: {_reason(error)}. Name the file with -c or ESM_CONFIG.")]
+            [Problem(str(path), "", None, f"cannot be read: {_reason(error)}. Name the file with -c or ESM_CONFIG.")],
+            document.files,
         ) from error
     try:
         loader = yaml.SafeLoader(text)
@@ -132,7 +133,7 @@ def read(path: Path, environ: Mapping[str, str]) -> Document:
     except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
         words = " ".join(str(error).split())[:400]
         problem = Problem(str(path), "", None, f"is not YAML: {words}{_flow_hint(error, text)}", _line_of(error))
-        raise ConfigurationRefused([problem]) from error
+        raise ConfigurationRefused([problem], document.files) from error
     return document
 
 

@@ -86,13 +86,16 @@ def read_all(path: Path, environ: Mapping[str, str], keys: tuple[str, ...]) -> F
     """Every file of a path. Raises: ConfigurationRefused where one is no table of YAML."""
     documents: list[Document] = []
     problems: list[Problem] = []
+    paths: list[Path] = []
     for file in _some(path):
         try:
             documents.append(_table(read(file, environ), keys))
+            paths += documents[-1].files
         except ConfigurationRefused as refused:
             problems += refused.problems
+            paths += refused.files
     if problems:
-        raise ConfigurationRefused(problems)
+        raise ConfigurationRefused(problems, paths)
     for document in documents:
         document.others = [other for other in documents if other is not document]
     return Files(documents)
@@ -127,7 +130,7 @@ def _table(document: Document, keys: tuple[str, ...]) -> Document:
         document.value = {}
     if not isinstance(document.value, dict):
         text = f"must be a table with {', '.join(keys)}"
-        raise ConfigurationRefused([Problem(str(document.path), "", None, text)])
+        raise ConfigurationRefused([Problem(str(document.path), "", None, text)], document.files)
     return document
 
 

@@ -31,6 +31,7 @@ OF_A_RESOURCE = ("DependsOn", "Metadata", "DeletionPolicy", "UpdateReplacePolicy
 _SPELLINGS = {"KmsKeyArn": "KMSKeyArn"}
 _OFF = ("Disabled", "Disabling")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,19}")
+_INDEX = re.compile(r"[0-9]{1,9}")
 _SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 _FLAGS = {"true": True, "True": True, "false": False, "False": False}
 
@@ -62,8 +63,10 @@ class Pasted:
         for step in re.findall(r"[^.\[\]]+", self.place(member)[len(self.base) + 1 :]):
             if isinstance(value, dict):
                 value = value.get(step)
+            elif isinstance(value, list) and _INDEX.fullmatch(step):
+                value = next(iter(value[int(step) :]), None)
             else:
-                value = value[int(step)] if isinstance(value, list) and step.isdigit() else None
+                value = None
         return value
 
 

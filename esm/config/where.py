@@ -40,6 +40,16 @@ class Surrounding(Protocol):
         """Endpoint of every service."""
         ...
 
+    @property
+    def state_connection(self) -> str | None:
+        """The connection of the state's table."""
+        ...
+
+    @property
+    def blobs_connection(self) -> str | None:
+        """The connection of the bucket for large values; None: that of the table."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Where:

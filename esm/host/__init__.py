@@ -116,6 +116,7 @@ class Host:
         """End every environment, and the guard."""
         await asyncio.gather(*(pool.aclose() for pool in self._pools))
         self._pools.clear()
+        self._packages.close()
         if self._ledgers.logs is not None:
             self._ledgers.logs.close()
         if self._guard is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from esm.errors import OperatorNeeded
 from esm.host import cell_init, launcher
 from esm.host.cell import Cell, Heard, PlainCell
-from esm.host.code import bootstrap, check_handler, check_source
+from esm.host.code import bootstrap, check_source, check_start
 from esm.host.environment import Blueprint
 from esm.host.extensions_api import EXTENSIONS_MAX, Facts
 from esm.host.interpreters import Interpreter, Interpreters, own_executable
@@ -102,7 +102,7 @@ class Blueprints:
         check_source(function)
         code = await asyncio.to_thread(self._packages.code, Path(function.code))
         layers = await asyncio.to_thread(self._packages.layers, [Path(layer) for layer in function.layers], code)
-        await asyncio.to_thread(check_handler, function, kind, code, layers)
+        await asyncio.to_thread(check_start, function, kind, code, layers)
         interpreter = None if kind is Kind.PROVIDED else await self._interpreters.find(function.runtime)
         return _Ground(kind, code, layers, interpreter)
 
@@ -195,6 +195,10 @@ def _accounts(folder: Path) -> tuple[Path, Path]:
     """/etc/passwd and /etc/group of a sandbox: Lambda's one user."""
     folder.mkdir(parents=True, exist_ok=True)
     passwd, group = folder / "passwd", folder / "group"
-    passwd.write_text(f"sbx_user1051:x:{USER}:{GROUP}::/tmp:/sbin/nologin\n", encoding="ascii")
-    group.write_text(f"sbx_group1051:x:{GROUP}:\n", encoding="ascii")
+    user = f"sbx_user1051:x:{USER}:{GROUP}::/tmp:/sbin/nologin\n"
+    for place, text in ((passwd, user), (group, f"sbx_group1051:x:{GROUP}:\n")):
+        if not place.is_file():  # whole at once: daemons beside this one mount it
+            unfinished = place.with_suffix(f".{os.getpid()}")
+            unfinished.write_text(text, encoding="ascii")
+            unfinished.replace(place)
     return passwd, group

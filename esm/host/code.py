@@ -22,7 +22,7 @@ def check_source(function: HostedFunction) -> None:
         raise OperatorNeeded(f"{where} may not be read by the user that runs esm: give it the permission")
 
 
-def check_handler(function: HostedFunction, kind: Kind, folder: Path, layers: Path | None) -> None:
+def check_start(function: HostedFunction, kind: Kind, folder: Path, layers: Path | None) -> None:
     """Return when what the runtime starts can be found. Raises: OperatorNeeded, naming what is there instead.
 
     `folder` and `layers` are where code and layers lie here.
@@ -58,7 +58,7 @@ def _check_python(function: HostedFunction, folder: Path, layers: Path | None) -
             f"function {function.key}: Handler {function.handler!r} is not of the form module.function"
         )
     parts = module.replace("/", ".").split(".")
-    if not any(_holds(root, parts) for root in _roots(function, folder, layers)):
+    if not any(holds(root, parts) for root in roots(function, folder, layers)):
         path = "/".join(parts)
         raise OperatorNeeded(
             f"function {function.key}: Handler {function.handler!r} needs {path}.py in {folder}, which holds"
@@ -79,13 +79,15 @@ def _check_node(function: HostedFunction, folder: Path) -> None:
         )
 
 
-def _roots(function: HostedFunction, folder: Path, layers: Path | None) -> list[Path]:
+def roots(function: HostedFunction, folder: Path, layers: Path | None = None) -> list[Path]:
+    """Where the function's own modules are looked for, in order."""
     extra = dict(function.environment).get("PYTHONPATH", "")
     shared = [layers / "python", *layers.glob("python/lib/python3.*/site-packages")] if layers else []
     return [folder, *shared, *(folder / entry for entry in extra.split(os.pathsep) if entry)]
 
 
-def _holds(root: Path, parts: list[str]) -> bool:
+def holds(root: Path, parts: list[str]) -> bool:
+    """Whether a module, by the parts of its name, is in a folder, or may be in a zip."""
     if root.is_file():  # a zip: only the interpreter can look inside
         return True
     place = root.joinpath(*parts)

@@ -7,7 +7,8 @@ what it has started does not, so one such process stands beside each daemon. If 
 the same directory does the work when it starts.
 
 A process belongs to an environment by its session, or by the token that its environment variables inherited. Pids
-return, so they count only together with the start time (and the boot) that the register holds.
+return, so they count only together with the start time (and the boot) that the register holds. Several daemons may
+share a register: each entry names its daemon, and those of one that lives are left alone.
 """
 
 import os
@@ -67,7 +68,9 @@ def write(directory: Path, token: str, pid: int) -> Entry:
     own, seen = stat(os.getpid()), stat(pid)
     entry = Entry(token, pid, seen.started if seen else 0, os.getpid(), own.started if own else 0, _boot())
     fields = (entry.pid, entry.started, entry.owner, entry.owner_started, entry.boot)
-    (directory / token).write_text(" ".join(map(str, fields)), encoding="ascii")
+    unfinished = directory / f"{token}.{entry.owner}"
+    unfinished.write_text(" ".join(map(str, fields)), encoding="ascii")
+    unfinished.rename(directory / token)
     return entry
 
 
@@ -83,6 +86,8 @@ def end_all(directory: Path, dead: tuple[int, int] | None = None) -> list[int]:
     """
     ended: list[int] = []
     for path in sorted(directory.iterdir()):
+        if path.suffix and stat(int(path.suffix[1:])) is not None:
+            continue  # a daemon beside this one is writing it
         entry = _read(path)
         if entry is not None:
             owner = (entry.owner, entry.owner_started)
@@ -155,10 +160,10 @@ def _boot() -> str:
 
 
 def _read(path: Path) -> Entry | None:
-    """None for a file that a dying daemon did not finish."""
+    """None for a file that a dying daemon did not finish, or that another has taken out meanwhile."""
     try:
         pid, started, owner, owner_started, boot = path.read_text(encoding="ascii").split()
-        return Entry(path.name, int(pid), int(started), int(owner), int(owner_started), boot)
+        return Entry(path.stem, int(pid), int(started), int(owner), int(owner_started), boot)
     except (ValueError, FileNotFoundError):
         return None
 

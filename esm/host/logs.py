@@ -1,9 +1,11 @@
 """What hosted functions log, as lines of JSON in files of their own, and the reading of them.
 
 Law: a file never grows beyond its share; the oldest of `FILES` is then let go. A log that cannot be written loses its
-lines, and is said once; it never holds a function up. Names of files are names of functions.
+lines, and is said once; it never holds a function up. Names of files are names of functions. Several daemons may write
+the same files: each line is one write at the end, and who finds the file moved follows.
 """
 
+import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -25,19 +27,20 @@ class FunctionLogs:
         self._folder = folder
         self._share = max(1, bytes_max // FILES)
         self._warn = warn
-        self._files: dict[str, tuple[int, int]] = {}
-        """File descriptor and size."""
+        self._files: dict[str, int] = {}
+        """File descriptors."""
         self._has_warned = False
 
     def write(self, function: str, record: dict[str, Any]) -> None:
         """Append one record to a function's log."""
         line = msgspec.json.encode(record) + b"\n"
         try:
-            fd, size = self._files.get(function) or self._opened(function)
+            fd = self._files.get(function)
+            fd = self._opened(function) if fd is None else fd
+            size = os.fstat(fd).st_size
             if size and size + len(line) > self._share:
-                fd, size = self._rotated(function, fd)
+                fd = self._rotated(function, fd)
             os.write(fd, line)
-            self._files[function] = fd, size + len(line)
         except OSError as error:
             if not self._has_warned:
                 self._has_warned = True
@@ -47,23 +50,31 @@ class FunctionLogs:
 
     def close(self) -> None:
         """Close every file."""
-        for fd, _ in self._files.values():
+        for fd in self._files.values():
             with suppress(OSError):
                 os.close(fd)
         self._files.clear()
 
-    def _opened(self, function: str) -> tuple[int, int]:
+    def _opened(self, function: str) -> int:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(_place(self._folder, function), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._files[function] = fd, os.fstat(fd).st_size
-        return self._files[function]
+        self._files[function] = fd
+        return fd
 
-    def _rotated(self, function: str, fd: int) -> tuple[int, int]:
+    def _rotated(self, function: str, fd: int) -> int:
+        """The file to write into, a new one unless another daemon has just made that."""
         del self._files[function]
-        os.close(fd)
-        for number in range(FILES - 1, 0, -1):
-            with suppress(FileNotFoundError):
-                _place(self._folder, function, number - 1).replace(_place(self._folder, function, number))
+        lock = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # held for a few renames
+            place = _place(self._folder, function)
+            if place.exists() and os.path.samestat(os.fstat(fd), place.stat()):
+                for number in range(FILES - 1, 0, -1):
+                    with suppress(FileNotFoundError):
+                        _place(self._folder, function, number - 1).replace(_place(self._folder, function, number))
+        finally:
+            os.close(fd)
+            os.close(lock)
         return self._opened(function)
 
 

@@ -2,9 +2,11 @@
 
 Law: what a zip says is never believed. Nothing is written outside the folder, through a link, or beyond the limit,
 whatever its names, links, sizes and counts are; what is refused leaves nothing behind. A folder is named by what it
-holds, made beside its name and moved there whole, so that a name that exists is complete.
+holds, made beside its name and moved there whole, so that a name that exists is complete. Several daemons may share the
+folders: each holds a lock on what it uses, and what nobody holds may be removed.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -35,6 +37,8 @@ class Packages:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._held: dict[str, int] = {}
+        """File descriptors of the folders that are used; a lock ends with its process."""
 
     def code(self, source: Path) -> Path:
         """The folder of a function's code: `source` itself, or what the zip holds.
@@ -65,27 +69,56 @@ class Packages:
         return merged
 
     def clear(self) -> None:
-        """Remove everything that was made; what is used is made again."""
-        shutil.rmtree(self._directory, ignore_errors=True)
+        """Remove what no daemon uses; it is made again when it is needed."""
+        for place in self._directory.glob("*-*"):
+            fd = _locked(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fd is not None:
+                shutil.rmtree(place, ignore_errors=True)
+                os.close(fd)
 
-    def _made(self, name: str, sources: Iterable[Path]) -> Path:
+    def close(self) -> None:
+        """Let go of everything that is used."""
+        for fd in self._held.values():
+            os.close(fd)
+        self._held.clear()
+
+    def _made(self, name: str, sources: Sequence[Path]) -> Path:
         made = self._directory / name
-        if made.is_dir():
-            return made
-        try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self._directory, prefix=".new-", ignore_cleanup_errors=True) as new:
-                root = Path(new) / "root"
-                root.mkdir()
-                _fill(root, sources)
-                root.chmod(0o755)
-                if not made.is_dir():  # else another call was faster
-                    root.rename(made)
-        except OSError as error:
-            raise OperatorNeeded(
-                f"code cannot be unpacked below {self._directory}: {error.strerror or error}"
-            ) from error
+        while not self._holds(made):
+            try:
+                self._make(made, sources)
+            except OSError as error:
+                text = error.strerror or str(error)
+                raise OperatorNeeded(f"code cannot be unpacked below {self._directory}: {text}") from error
         return made
+
+    def _holds(self, made: Path) -> bool:
+        """Hold a folder, if it is there and stays: another daemon may have been removing it."""
+        if made.name in self._held and made.is_dir():
+            return True
+        fd = _locked(made, fcntl.LOCK_SH)
+        if fd is None:
+            return False
+        if not made.is_dir() or not os.path.samestat(os.fstat(fd), made.stat()):
+            os.close(fd)
+            return False
+        if made.name in self._held:
+            os.close(self._held[made.name])
+        self._held[made.name] = fd
+        return True
+
+    def _make(self, made: Path, sources: Iterable[Path]) -> None:
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._directory, prefix=".new-", ignore_cleanup_errors=True) as new:
+            root = Path(new) / "root"
+            root.mkdir()
+            _fill(root, sources)
+            root.chmod(0o755)
+            try:
+                root.rename(made)
+            except OSError:
+                if not made.is_dir():  # else another daemon was faster
+                    raise
 
 
 def unpack(source: Path, root: Path, limit: int = UNPACKED_BYTES_MAX) -> int:
@@ -201,6 +234,20 @@ def _write(source: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, targe
             file.write(chunk)
     target.chmod(mode | 0o444)
     return size
+
+
+def _locked(folder: Path, how: int) -> int | None:
+    """A descriptor of a folder with a lock on it; None where there is no folder, or another's lock forbids it."""
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, how)
+    except OSError:
+        os.close(fd)
+        return None
+    return fd
 
 
 def _digest(source: Path) -> str:

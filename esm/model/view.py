@@ -48,3 +48,5 @@ class MappingView:
     """Batches at once that the configuration allows: of each shard, or of the queue. Earlier reports do not say it."""
     reason: str | None = None
     """Why the mapping is in its state, where not the configuration says so."""
+    shards_without_owner: int = 0
+    """Shards that may be read and that no live worker owns, as the reporting worker sees them."""

@@ -2,8 +2,15 @@
 
 from dataclasses import dataclass, field
 
+from esm.model.clocks import UnixTime
+
 ASYNC = "async"
 """The name under which the buckets of asynchronous events stand beside the mappings' UUIDs."""
+
+
+def is_mapping(name: str) -> bool:
+    """Whether a name of a heartbeat's `mappings` is that of one: buckets and subjects of shares stand beside them."""
+    return name != ASYNC and ":" not in name
 
 
 def owner_name(worker: str, run: str) -> str:
@@ -14,6 +21,12 @@ def owner_name(worker: str, run: str) -> str:
 def worker_of(owner: str) -> str:
     """The worker id in the name of an owner; empty where nobody owns."""
     return owner.rpartition("/")[0] or owner
+
+
+def run_of(owner: str) -> str:
+    """The run in the name of an owner; empty where nobody owns, or a worker that named none."""
+    worker, _, run = owner.rpartition("/")
+    return run if worker else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +72,16 @@ class Heartbeat:
     """UUIDs of queue mappings that could use more receivers than they have."""
     broken: frozenset[str] = frozenset()
     """UUIDs of mappings whose target this worker does not reach."""
+    unlisted: frozenset[str] = frozenset()
+    """UUIDs of mappings whose shards this worker cannot list: somebody else should."""
     lock: HostLock | None = None
+    moves: dict[str, int] = field(default_factory=dict)
+    """Epochs of mappings that it ran earlier and is no candidate for any more: it may still let shards go."""
     ended: tuple[str, ...] = ()
     """Earlier runs under the same id whose end is proved: their lock was free."""
+    at: UnixTime | None = None
+    """When it was written, by the worker's own clock: for people, and for those who look once; no take-over rests on
+    it. Heartbeats of some versions do not say it."""
     extra: dict[str, object] = field(default_factory=dict)
     """Attributes of a newer version, kept and written back."""
 
@@ -69,3 +89,8 @@ class Heartbeat:
     def owner(self) -> str:
         """How leases name it."""
         return owner_name(self.worker, self.run)
+
+    def epoch(self, uuid: str) -> int:
+        """How often it has changed who owns shards of a mapping."""
+        known = self.mappings.get(uuid)
+        return self.moves.get(uuid, 0) if known is None else known.epoch

@@ -1,7 +1,9 @@
 """What asynchronous events look like in the store: one line of JSON, then payload and response as they are.
 
 Law: a value holds at most what a store takes. A body that does not fit goes into parts of their own, which are written
-before the value that names them and removed after it, so that a value never names what is not there.
+before the value that names them and removed after it, so that a value never names what is not there. Where there are
+blobs, such a body is one of them, and a marker among the parts, written before it and removed after it, makes sure that
+it is found again after a crash.
 """
 
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from esm.errors import OperatorNeeded, StoreTooNew
 from esm.model.arn import Arn
 from esm.model.async_event import AsyncCondition, AsyncEvent, Recipient, Response, Verdict
 from esm.model.clocks import UnixTime
-from esm.model.stored import VALUE_BYTES_MAX
+from esm.model.stored import VALUE_BYTES_MAX, Blob
 
 FORMAT = 1
 
@@ -50,6 +52,12 @@ class _Head(msgspec.Struct):
     verdict: _Verdict | None = None
     parts: int = 0
     parts_name: str = ""
+    blob: Blob | None = None
+
+
+class _Marker(msgspec.Struct):
+    format: int
+    blob: Blob
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +66,17 @@ class Found:
 
     head: _Head
     body: bytes
-    """Empty where it lies in parts."""
+    """Empty where it lies apart."""
+
+    @property
+    def blob(self) -> Blob | None:
+        """What holds the body, where a blob does."""
+        return self.head.blob
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether the body is to be read besides."""
+        return self.head.parts > 0 or self.head.blob is not None
 
     @property
     def parts(self) -> int:
@@ -76,20 +94,49 @@ class Found:
         return self.head.body_bytes
 
 
-def encode(event: AsyncEvent, parts_name: str) -> tuple[bytes, list[bytes]]:
-    """The value, and the parts that are to be written before it as `parts_name`; none where all fits the value."""
-    response = event.response
-    body = event.payload + (response.payload if response else b"")
-    parts = [] if len(body) + HEAD_BYTES_MAX <= VALUE_BYTES_MAX else _cut(body)
+def body_of(event: AsyncEvent) -> bytes:
+    """Payload and response."""
+    return event.payload + (event.response.payload if event.response else b"")
+
+
+def fits(event: AsyncEvent) -> bool:
+    """Whether a value holds the whole event."""
+    return len(body_of(event)) + HEAD_BYTES_MAX <= VALUE_BYTES_MAX
+
+
+def encode(event: AsyncEvent, parts_name: str, blob: Blob | None = None) -> tuple[bytes, list[bytes]]:
+    """The value, and the parts that are to be written before it as `parts_name`; none where all fits the value, or a
+    `blob` holds the body.
+    """
+    response, body = event.response, body_of(event)
+    parts = [] if fits(event) or blob is not None else _cut(body)
     head = _Head(
         format=FORMAT, request_id=event.request_id, function_arn=str(event.function_arn),
         accepted_at=event.accepted_at, payload_bytes=len(event.payload), body_bytes=len(body), trace=event.trace,
         tries=event.tries, waits=event.waits,
         response=None if response is None else _shown_response(response),
         verdict=None if event.verdict is None else _shown_verdict(event.verdict),
-        parts=len(parts), parts_name=parts_name if parts else "",
+        parts=len(parts), parts_name=parts_name if parts or blob else "", blob=blob,
     )  # fmt: skip
-    return msgspec.json.encode(head) + b"\n" + (b"" if parts else body), parts
+    return msgspec.json.encode(head) + b"\n" + (b"" if parts or blob else body), parts
+
+
+def encode_marker(blob: Blob) -> bytes:
+    """What stands among the parts for a body that is a blob."""
+    return msgspec.json.encode(_Marker(FORMAT, blob))
+
+
+def decode_marker(value: bytes) -> Blob:
+    """The blob that a marker stands for. Raises: OperatorNeeded where the value is none that this version reads."""
+    try:
+        found = msgspec.json.decode(value, type=_Marker)
+        if found.format == FORMAT:
+            return found.blob
+        raise msgspec.ValidationError(f"format {found.format}")
+    except msgspec.MsgspecError as error:
+        raise OperatorNeeded(
+            f"The marker of an asynchronous event's blob is not readable ({error}): it was not written by this version."
+        ) from error
 
 
 def decode(value: bytes) -> Found:

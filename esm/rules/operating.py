@@ -80,6 +80,7 @@ def rewound(lease: Lease, order: Rewind) -> Lease:
         lease,
         positions=positions,
         window=None if has_moved else lease.window,
+        done=lease.done if order.is_latest else (),
         is_finished=lease.is_finished and order.is_latest,
         obeyed=order.number,
     )

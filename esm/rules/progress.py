@@ -5,7 +5,7 @@ nothing of a lane is open its position follows the reader, else a quiet lane wou
 Law: a position never passes a record that is open, and never goes back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from esm.model.position import AfterSequence, AtSequence, Position
@@ -33,6 +33,19 @@ def lowest(positions: Sequence[Position]) -> Position:
     if plain:
         return plain[0]
     return min((p for p in positions if isinstance(p, AfterSequence)), key=lambda p: int(p.sequence))
+
+
+def was_taken(sequence: str, lane_hash: int, layouts: Iterable[Sequence[Position]]) -> bool:
+    """Whether a lane of any of these layouts is past a record; a layout is one position a lane."""
+    return any(is_at_or_before(sequence, positions[lane_hash % len(positions)]) for positions in layouts)
+
+
+def ahead(
+    layouts: Iterable[tuple[Position, ...]], positions: Sequence[Position]
+) -> tuple[tuple[Position, ...], ...]:  # fmt: skip
+    """The layouts that know of a taken record which `positions` do not show as taken."""
+    here = last_before(lowest(positions))
+    return tuple([layout for layout in layouts if any(last_before(position) > here for position in layout)])
 
 
 @dataclass(slots=True)

@@ -126,8 +126,8 @@ def findings(shape: Shape, value: object, member: str) -> Iterator[Finding]:  # 
 
 
 def wrong(member: str, value: object, word: str) -> Finding:
-    """A value of the wrong type."""
-    text = f"{member}: {_shown(value)} is {type(value).__name__}; it must be {word}."
+    """A value of the wrong type, named as YAML and JSON see it."""
+    text = f"{member}: {_shown(value)} is {_KINDS.get(type(value), type(value).__name__)}; it must be {word}."
     return Finding(member, RequestRefused(text, "SerializationException"))
 
 
@@ -187,7 +187,7 @@ def _names(shape: Names, value: object, member: str) -> Iterator[Finding]:
 
 def _members(members: "Table[str, Shape]", value: object, member: str) -> Iterator[Finding]:
     if not isinstance(value, dict):
-        yield wrong(member, value, "an object")
+        yield wrong(member, value, "a table")
         return
     for key in value:
         if key not in members:
@@ -205,7 +205,14 @@ def _items(item: Shape, value: object, member: str) -> Iterator[Finding]:
         yield from findings(item, one, f"{member}[{index}]")
 
 
+_KINDS = {
+    str: "a string", bool: "a boolean", int: "a number", float: "a decimal number", list: "a list", dict: "a table",
+}  # fmt: skip
+
+
 def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, int) and value.bit_length() > _INTEGER_BITS:
         return "a number of more than 64 bits"
     if isinstance(value, str) and len(value) > _SHOWN_LENGTH:

@@ -14,7 +14,7 @@ from esm.errors import OperatorNeeded, StoreTooNew
 from esm.model.clocks import UnixTime
 from esm.model.lease import Lease
 from esm.model.position import AfterSequence, AtSequence, AtTimestamp, Position, TrimHorizon
-from esm.model.stored import VALUE_BYTES_MAX
+from esm.model.stored import VALUE_BYTES_MAX, Blob
 from esm.model.view import MappingView, ShardView
 from esm.model.window import StoredState
 
@@ -50,8 +50,11 @@ class _LeaseDocument(msgspec.Struct):
     is_finished: bool = False
     window: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     """Absent where no tumbling window is open, and in leases of versions that knew none."""
+    done: list[list[dict[str, Any]]] | msgspec.UnsetType = msgspec.UNSET
+    """Absent where no lane of an earlier factor is ahead."""
     obeyed: int | msgspec.UnsetType = msgspec.UNSET
     """Absent where no order was ever carried out."""
+    released_at: float | msgspec.UnsetType = msgspec.UNSET
 
 
 class _WindowEntry(msgspec.Struct):
@@ -69,6 +72,8 @@ class _StateDocument(msgspec.Struct):
     part: int
     parts: int
     state: bytes
+    blob: Blob | msgspec.UnsetType = msgspec.UNSET
+    """Absent where the state stands in the items themselves."""
 
 
 class _Head(msgspec.Struct):
@@ -98,7 +103,9 @@ def encode_lease(lease: Lease) -> bytes:
         parents=lease.parents,
         is_finished=lease.is_finished,
         window=msgspec.UNSET if lease.window is None else _window_entry(lease.window),
+        done=[[position_document(position) for position in one] for one in lease.done] or msgspec.UNSET,
         obeyed=lease.obeyed or msgspec.UNSET,
+        released_at=msgspec.UNSET if lease.released_at is None else lease.released_at,
     )
     return msgspec.json.encode({**lease.extra, **msgspec.to_builtins(document)})
 
@@ -113,6 +120,8 @@ def decode_lease(value: bytes) -> Lease:
         attributes = msgspec.json.decode(value, type=dict[str, Any])
         document = msgspec.convert(attributes, _LeaseDocument)
         positions = tuple(position_of(entry) for entry in document.positions)
+        earlier = [] if document.done is msgspec.UNSET else document.done
+        done = tuple(tuple(position_of(entry) for entry in one) for one in earlier if one)
         window = None if document.window is msgspec.UNSET else _window(document.window)
     except msgspec.MsgspecError as error:
         raise unreadable("lease", str(error)) from error
@@ -129,7 +138,9 @@ def decode_lease(value: bytes) -> Lease:
         parents=document.parents,
         is_finished=document.is_finished,
         window=window,
+        done=done,
         obeyed=0 if document.obeyed is msgspec.UNSET else document.obeyed,
+        released_at=None if document.released_at is msgspec.UNSET else UnixTime(document.released_at),
         extra={name: entry for name, entry in attributes.items() if name not in _LeaseDocument.__struct_fields__},
     )
 
@@ -143,6 +154,21 @@ def encode_state(state: bytes) -> list[bytes]:
     chunks = [state[at : at + STATE_PART_BYTES] for at in range(0, len(state), STATE_PART_BYTES)] or [b""]
     parts = len(chunks)
     return [msgspec.json.encode(_StateDocument(FORMAT, part, parts, chunk)) for part, chunk in enumerate(chunks)]
+
+
+def encode_state_blob(blob: Blob) -> bytes:
+    """The one part of a state that is a blob."""
+    return msgspec.json.encode(_StateDocument(FORMAT, 0, 1, b"", blob))
+
+
+def state_blob(value: bytes) -> Blob | None:
+    """The blob that a part of a state stands for; None where it holds the state itself. Raises as `decode_state`."""
+    check_format(value, "window state")
+    try:
+        blob = msgspec.json.decode(value, type=_StateDocument).blob
+    except msgspec.MsgspecError as error:
+        raise unreadable("window state", str(error)) from error
+    return None if blob is msgspec.UNSET else blob
 
 
 def decode_state(values: Sequence[bytes], stored: StoredState) -> bytes:

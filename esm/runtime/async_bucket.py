@@ -5,21 +5,18 @@ Law: a change of an event writes the new item before it removes the old one. A c
 event is tried once more than it had to be, and never lost.
 """
 
-import zlib
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from esm.errors import Conflict, EsmError
+from esm.errors import Conflict, EsmError, OperatorNeeded, Unavailable
 from esm.model.arn import Arn
 from esm.model.async_event import AsyncEvent
 from esm.model.clocks import UnixTime
-from esm.model.stored import Key, Stored
+from esm.model.stored import Blob, Key, Stored
 from esm.rules import async_stored
 from esm.rules.async_stored import Found
 from esm.runtime.surroundings import Surroundings
-
-BUCKETS = 64
 
 KIND = "async"
 
@@ -29,12 +26,18 @@ _FUNCTIONS = "functions"
 LEFTOVER_S = 900.0
 """Parts older than this that no event names were left by a crash: writing an event never takes so long."""
 
+LOOK_VALUES_MAX = 5
+"""Values that one look into a bucket holds at a time: what it has found, and what it goes through."""
+
+_BLOB = "blob"
+"""In the place of a part's number: the marker of a body that is a blob."""
+
 _PARTS_PAGE = 8
 """Parts looked at in one go: they are large."""
 
 
 class PartsMissing(EsmError):
-    """A stored event names parts that are not there: someone has removed them."""
+    """A stored event names parts, or a blob, that are not there or not what they were: someone has changed them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +63,6 @@ class Look:
     """When the first event is due that is not among `due`; None: there is none."""
 
 
-def bucket_of(request_id: str) -> int:
-    """The bucket of an event."""
-    return zlib.crc32(request_id.encode()) % BUCKETS
-
-
 class AsyncBuckets:
     """The events of one function. Every method raises Unavailable when the store cannot be reached."""
 
@@ -73,28 +71,28 @@ class AsyncBuckets:
         self._function = str(function.unqualified)
         self._is_named = False
 
-    async def add(self, event: AsyncEvent, due_at: UnixTime) -> None:
+    async def add(self, event: AsyncEvent, due_at: UnixTime, bucket: int) -> None:
         """Store an event: it is safe when this returns."""
         if not self._is_named:
             await self._put_once(Key(KIND, _FUNCTIONS, self._function), b'{"format":1}')
             self._is_named = True
-        bucket = bucket_of(event.request_id)
         wall_ms = max(0, round(self._around.clock.wall() * 1000))
         name = f"{wall_ms:015d}-{event.request_id}-{self._around.new_id()[-12:]}"
-        value, parts = async_stored.encode(event, name)
+        blob = await self._put_blob(bucket, name, event)
+        value, parts = async_stored.encode(event, name, blob)
         for number, part in enumerate(parts):
-            await self._put_once(self._part(bucket, name, number), part)
+            await self._put_once(self._part(bucket, name, f"{number:03d}"), part)
         await self._put_once(self._key(bucket, async_stored.item(due_at, event.request_id)), value)
 
     async def due(self, bucket: int, wall: UnixTime, busy: AbstractSet[str], most: int) -> Look:
-        """Up to `most` events that are due and not `busy`, oldest first.
+        """Up to `most` events (fewer than `LOOK_VALUES_MAX`) that are due and not `busy`, oldest first.
 
         Raises also: StoreTooNew, OperatorNeeded where a value is none of ours.
         """
         found: list[Held] = []
         after: str | None = None
         while True:
-            page = await self._around.store.scan(KIND, self._owner(bucket), after, len(busy) + most + 1)
+            page = await self._around.store.scan(KIND, self._owner(bucket), after, LOOK_VALUES_MAX - len(found))
             for item in page.items:
                 if item.key.item in busy:
                     continue
@@ -108,9 +106,11 @@ class AsyncBuckets:
 
     async def load(self, held: Held) -> tuple[AsyncEvent, tuple[Stored, ...]]:
         """The whole event, and its parts. Raises also: PartsMissing."""
+        if held.found.blob is not None:
+            return await self._load_blob(held, held.found.blob)
         parts: list[Stored] = []
         for number in range(held.found.parts):
-            part = await self._around.store.get(self._part(held.bucket, held.found.parts_name, number))
+            part = await self._around.store.get(self._part(held.bucket, held.found.parts_name, f"{number:03d}"))
             if part is None:
                 raise PartsMissing(f"part {number} of the event {held.item} is gone")
             parts.append(part)
@@ -119,11 +119,11 @@ class AsyncBuckets:
 
     async def remove(self, held: Held, parts: Sequence[Stored]) -> None:
         """Forget an event; it may be gone already."""
-        for stored in (held.stored, *parts):
-            try:
-                await self._around.store.delete(stored.key, stored.version)
-            except Conflict:
-                continue
+        await self._delete(held.stored)
+        if held.found.blob is not None and self._around.blobs is not None:
+            await self._around.blobs.delete(held.found.blob)
+        for part in parts:
+            await self._delete(part)
 
     async def count(self, bucket: int) -> int:
         """How many events a bucket holds."""
@@ -147,12 +147,49 @@ class AsyncBuckets:
             old = [part for part in page.items if int(part.key.item[:15]) < old_ms]
             named = await self._named(bucket, {_name(part) for part in old}) if old else set()
             for part in old:
-                if _name(part) not in named:
+                if _name(part) not in named and await self._forget_blob(part):
                     await self._delete(part)
                     removed += 1
             after = page.after
             if after is None:
                 return removed
+
+    async def _put_blob(self, bucket: int, name: str, event: AsyncEvent) -> Blob | None:
+        """The blob that holds the event's body, once it does; None where the store itself takes the event."""
+        blobs = self._around.blobs
+        if blobs is None or async_stored.fits(event):
+            return None
+        body = async_stored.body_of(event)
+        blob = Blob.of(f"{KIND}/{self._owner(bucket)}/{name}", body)
+        await self._put_once(self._part(bucket, name, _BLOB), async_stored.encode_marker(blob))
+        await blobs.put(blob, body)
+        return blob
+
+    async def _load_blob(self, held: Held, blob: Blob) -> tuple[AsyncEvent, tuple[Stored, ...]]:
+        blobs = self._around.blobs
+        if blobs is None:
+            raise Unavailable(f"The body of the event {held.item} lies in a bucket: name it again (ESM_BLOBS).")
+        try:
+            body = await blobs.get(blob)
+        except OperatorNeeded as error:
+            raise PartsMissing(str(error)) from error
+        if body is None:
+            raise PartsMissing(f"the blob of the event {held.item} is gone")
+        marker = await self._around.store.get(self._part(held.bucket, held.found.parts_name, _BLOB))
+        return async_stored.event_of(held.found, body), () if marker is None else (marker,)
+
+    async def _forget_blob(self, part: Stored) -> bool:
+        """Whether nothing is left of what a part stands for: a marker's blob goes first, if it can be reached."""
+        if not part.key.item.endswith(f"-{_BLOB}"):
+            return True
+        if self._around.blobs is None:
+            return False
+        try:
+            blob = async_stored.decode_marker(part.value)
+        except OperatorNeeded:  # left to the version that wrote it
+            return False
+        await self._around.blobs.delete(blob)
+        return True
 
     async def _named(self, bucket: int, names: set[str]) -> set[str]:
         """Those of the parts' names that an event bears."""
@@ -184,8 +221,8 @@ class AsyncBuckets:
     def _key(self, bucket: int, item: str) -> Key:
         return Key(KIND, self._owner(bucket), item)
 
-    def _part(self, bucket: int, name: str, number: int) -> Key:
-        return Key(KIND, f"{self._owner(bucket)}/parts", f"{name}-{number:03d}")
+    def _part(self, bucket: int, name: str, part: str) -> Key:
+        return Key(KIND, f"{self._owner(bucket)}/parts", f"{name}-{part}")
 
 
 async def functions_with_events(around: Surroundings) -> list[Arn]:

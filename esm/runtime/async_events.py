@@ -1,12 +1,12 @@
 """AsyncEvents: esm's own asynchronous queue for functions that run here or behind HTTP, as Lambda has one for its own.
 
 Law: an event is accepted once it is stored; from then on it ends in success, at its destinations, or in a counted
-drop. Order ends here. With one worker, that worker serves every bucket.
+drop. Order ends here. Each bucket is served by the worker that owns it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import anyio
 
@@ -16,10 +16,10 @@ from esm.model.async_event import AsyncEvent
 from esm.model.clocks import Instant
 from esm.model.function import FunctionFacts
 from esm.model.invocation import Answer, Ending, Invocation, Throttled, Unreachable
-from esm.ports import Target
 from esm.rules.events import ASYNC_PAYLOAD_BYTES_MAX
 from esm.runtime.async_bucket import functions_with_events
 from esm.runtime.async_function import AsyncFunction, AsyncFunctionRunner
+from esm.runtime.async_owning import AllBuckets, BucketOwner, Ownership
 from esm.runtime.knowing import pause_after
 from esm.runtime.supervisor import bulkhead
 from esm.runtime.surroundings import Signal, Stop, Surroundings
@@ -42,6 +42,12 @@ class AsyncEvents:
         self._runners: dict[str, AsyncFunctionRunner] = {}
         self._starting: list[AsyncFunctionRunner] = []
         self._added = Signal()
+        self._to_find = Signal()
+        self._is_found = False
+        self._owner: BucketOwner | None = None
+        if not around.members.is_sole:
+            self._owner = BucketOwner(around, self._stop, self._is_busy, self._look_into)
+        self._ownership: Ownership = self._owner or AllBuckets()
         self._has_ended = anyio.Event()
 
     async def accept(
@@ -78,16 +84,35 @@ class AsyncEvents:
     async def run(self) -> None:
         """Serve every function that has events."""
         try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._find_stored)
-                while not self._stop.is_set:
-                    for runner in self._starting:
-                        tasks.start_soon(bulkhead, self._around, self._stop, runner.run, runner.crashed)
-                    self._starting.clear()
-                    with self._stop.interruptible():
-                        await self._added.wait()
+            async with anyio.create_task_group() as background:
+                if self._owner is not None:
+                    background.start_soon(self._owner.run)
+                background.start_soon(self._find_stored)
+                await self._run()
+                background.cancel_scope.cancel()
+            if self._owner is not None:
+                await self._owner.look()
         finally:
             self._has_ended.set()
+
+    async def _run(self) -> None:
+        async with anyio.create_task_group() as tasks:
+            while not self._stop.is_set:
+                for runner in self._starting:
+                    tasks.start_soon(bulkhead, self._around, self._stop, runner.run, runner.crashed)
+                self._starting.clear()
+                with self._stop.interruptible():
+                    await self._added.wait()
+
+    def _is_busy(self, bucket: int) -> bool:
+        return any(runner.is_busy(bucket) for runner in self._runners.values())
+
+    def _look_into(self, buckets: Collection[int]) -> None:
+        """This worker has got buckets, or others have put events into its own, of functions that are new here."""
+        self._is_found = False
+        self._to_find.notify()
+        for runner in self._runners.values():
+            runner.look_into(buckets)
 
     async def drain(self, grace_s: float) -> None:
         """Take nothing more, and return when what runs has ended, at the latest after the grace period."""
@@ -96,9 +121,10 @@ class AsyncEvents:
             await self._has_ended.wait()
 
     async def _find_stored(self) -> None:
-        """Serve what an earlier run of the program has accepted."""
+        """Serve what an earlier run of the program, or another worker, has accepted."""
         failures = 0
         while not self._stop.is_set:
+            self._is_found = True
             try:
                 for function in await functions_with_events(self._around):
                     self._runner(function)
@@ -106,14 +132,17 @@ class AsyncEvents:
                 self._around.telemetry.store_failed("async", str(error))
                 failures = await pause_after(self._around, self._stop, error, failures)
             else:
-                return
+                failures = 0
+                with self._stop.interruptible():
+                    if self._is_found:
+                        await self._to_find.wait()
 
     def _runner(self, function: Arn) -> AsyncFunctionRunner:
         key = str(function)
         if key not in self._runners:
             runner = AsyncFunctionRunner(
                 self._around, function, lambda: self._function(function),
-                self._around.telemetry.asynchronous(key), self._stop,
+                self._around.telemetry.asynchronous(key), self._stop, self._ownership,
             )  # fmt: skip
             self._runners[key] = runner
             self._starting.append(runner)
@@ -126,14 +155,18 @@ class Accepting:
 
     concurrency: int | None = None
 
-    def __init__(self, events: AsyncEvents, target: Target, around: Surroundings) -> None:
+    def __init__(self, events: AsyncEvents, role: str, around: Surroundings) -> None:
+        """`role` is the function's, as configured."""
         self._events = events
-        self._target = target
+        self._role = role
         self._around = around
 
     async def facts(self) -> FunctionFacts:
-        """The function's; its timeout says nothing about how long a batch is held. Raises: as the function's does."""
-        return FunctionFacts(None, (await self._target.facts()).role)
+        """What is configured. The function itself is not asked: its queue takes events while it is out of reach.
+
+        Its timeout says nothing about how long a batch is held.
+        """
+        return FunctionFacts(None, self._role)
 
     async def wait_free(self) -> None:
         """Return at once: the queue takes what comes."""

@@ -7,7 +7,7 @@ target that cannot be reached gets one event at a time, with a pause.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -24,8 +24,10 @@ from esm.ports import Destination, Target
 from esm.rules import async_documents, asynchronous, responses
 from esm.rules.asynchronous import Later, Lost, Settled
 from esm.rules.backoff import pause_s
+from esm.rules.buckets import BUCKETS
 from esm.rules.scaling import Pressure
-from esm.runtime.async_bucket import BUCKETS, AsyncBuckets, Held, PartsMissing, bucket_of
+from esm.runtime.async_bucket import LOOK_VALUES_MAX, AsyncBuckets, Held, PartsMissing
+from esm.runtime.async_owning import Ownership
 from esm.runtime.knowing import pause_after
 from esm.runtime.surroundings import Signal, Stop, Surroundings
 from esm.telemetry import AsyncTelemetry
@@ -41,7 +43,10 @@ LOOK_EVERY_S = 300.0
 LOOK_AFTER_EVERY_S = 3600.0
 """How often what a crash may have left is looked for."""
 
-TAKE_MAX = 4
+OWNED_LOOK_S = 1.0
+"""How often a worker without a bucket looks whether it has one."""
+
+TAKE_MAX = LOOK_VALUES_MAX - 1
 """Events taken from a bucket in one go."""
 
 
@@ -62,13 +67,14 @@ class AsyncFunctionRunner:
 
     def __init__(
         self, around: Surroundings, arn: Arn, function: Callable[[], AsyncFunction], telemetry: AsyncTelemetry,
-        stop: Stop,
+        stop: Stop, ownership: Ownership,
     ) -> None:  # fmt: skip
         self._around = around
         self._arn = arn
         self._function = function
         self._telemetry = telemetry
         self._stop = stop
+        self._ownership = ownership
         self._buckets = AsyncBuckets(around, arn)
         self._next_at = [UnixTime(0.0)] * BUCKETS
         self._busy: list[set[str]] = [set() for _ in range(BUCKETS)]
@@ -80,16 +86,32 @@ class AsyncFunctionRunner:
         self._stored_in = [0] * BUCKETS
         """Events of each bucket, as far as is known: counted again from time to time."""
         self._changes = [0] * BUCKETS
+        self._uncounted = set(range(BUCKETS))
+        self._to_count = Signal()
 
     @property
     def backlog(self) -> int:
-        """Events that are stored, as far as is known."""
-        return sum(self._stored_in)
+        """Events that are stored in this worker's buckets, as far as is known."""
+        return sum([self._stored_in[bucket] for bucket in self._ownership.owned()])
+
+    def is_busy(self, bucket: int) -> bool:
+        """Whether an event of a bucket is being tried."""
+        return bool(self._busy[bucket])
+
+    def look_into(self, buckets: Collection[int]) -> None:
+        """Others may have put events into these buckets."""
+        for bucket in buckets:
+            self._next_at[bucket] = UnixTime(0.0)
+        self._uncounted.update(buckets)
+        self._to_count.notify()
+        self._changed.notify()
 
     async def add(self, event: AsyncEvent, due_at: UnixTime) -> None:
         """Store an event, and look at it when it is due. Raises: Unavailable."""
-        await self._buckets.add(event, due_at)
-        bucket = bucket_of(event.request_id)
+        await self._add(event, due_at, self._ownership.pick(event.request_id))
+
+    async def _add(self, event: AsyncEvent, due_at: UnixTime, bucket: int) -> None:
+        await self._buckets.add(event, due_at, bucket)
         self._count(bucket, self._stored_in[bucket] + 1)
         self._next_at[bucket] = min(self._next_at[bucket], due_at)
         self._changed.notify()
@@ -129,7 +151,9 @@ class AsyncFunctionRunner:
                 return Instant(float("inf"))
             if clock.now() < self._resume_at:
                 return self._resume_at
-            bucket = min(range(BUCKETS), key=self._next_at.__getitem__)
+            bucket = min(self._ownership.owned(), key=self._next_at.__getitem__, default=None)
+            if bucket is None:
+                return Instant(clock.now() + OWNED_LOOK_S)
             wait_s = self._next_at[bucket] - clock.wall()
             if wait_s > 0:
                 return Instant(clock.now() + wait_s)
@@ -143,7 +167,7 @@ class AsyncFunctionRunner:
         reserved = held = 0
         try:
             with self._stop.interruptible():
-                reserved = await budget.reserve((len(busy) + most + 1) * VALUE_BYTES_MAX)
+                reserved = await budget.reserve(LOOK_VALUES_MAX * VALUE_BYTES_MAX)
             if not reserved or self._stop.is_set:
                 return
             self._next_at[bucket] = UnixTime(float("inf"))
@@ -169,7 +193,7 @@ class AsyncFunctionRunner:
         size_bytes = len(held.stored.value)
         reserved = 0
         try:
-            if held.found.parts:
+            if held.found.is_apart:
                 with self._stop.interruptible():
                     reserved = await self._around.budget.reserve(held.found.body_bytes)
             if not self._stop.is_set:
@@ -193,7 +217,7 @@ class AsyncFunctionRunner:
             decision = await self._tell(decision.event, function)
         if decision is not None:
             event, due_at = decision.event, decision.due_at
-            await self._stored(lambda: self.add(event, due_at))
+            await self._stored(lambda: self._add(event, due_at, held.bucket))
         await self._remove(held, parts)
 
     async def _try(self, event: AsyncEvent, function: AsyncFunction) -> Later | Settled:
@@ -290,7 +314,8 @@ class AsyncFunctionRunner:
         """Count what is stored, and clean up what a crash has left."""
         while True:
             try:
-                for bucket in range(BUCKETS):
+                for bucket in sorted(self._uncounted & {*self._ownership.owned()}):
+                    self._uncounted.discard(bucket)
                     changes = self._changes[bucket]
                     found = await self._buckets.count(bucket)
                     if self._changes[bucket] == changes:
@@ -298,4 +323,7 @@ class AsyncFunctionRunner:
                     await self._buckets.clean(bucket)
             except (Unavailable, OperatorNeeded) as error:
                 self._around.telemetry.store_failed("async", str(error))
-            await anyio.sleep(LOOK_AFTER_EVERY_S)
+            with anyio.move_on_after(LOOK_AFTER_EVERY_S) as waiting:
+                await self._to_count.wait()
+            if waiting.cancelled_caught:
+                self._uncounted.update(range(BUCKETS))

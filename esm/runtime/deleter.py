@@ -27,7 +27,7 @@ TRIES_MIN = 3
 
 
 DISCARDS_MAX = 200
-"""Messages that nobody took and that are on their way out of the queue; more of them wait with their receiver."""
+"""Messages that nobody took and that are on their way out of the queue: while there are as many, none is received."""
 
 
 class _Request:
@@ -66,7 +66,7 @@ class Deleter:
 
     @property
     def is_full(self) -> bool:
-        """Whether `discard` would wait: more receivers would only bring more to discard."""
+        """Whether so much is on its way out that receiving would only bring more of it."""
         return self._discards >= DISCARDS_MAX
 
     async def run(self) -> None:
@@ -85,16 +85,19 @@ class Deleter:
         await self._delete(request, messages)
         return request.undeleted
 
-    async def discard(self, messages: Sequence[Message]) -> None:
-        """Delete messages that no filter pattern matches, in the background; returns once few enough are on their way.
+    def discard(self, messages: Sequence[Message]) -> None:
+        """Delete messages that no filter pattern matches, in the background: those received with them do not wait.
 
-        Only what identifies them is kept meanwhile.
+        Only what identifies them is kept meanwhile. Wait for `wait_room` before each receive.
         """
-        while self.is_full:
-            await self._discarded.wait()
         assert self._calls is not None
         self._discards += len(messages)
         self._calls.start_soon(self._discard, [msgspec.structs.replace(message, event=b"") for message in messages])
+
+    async def wait_room(self) -> None:
+        """Return when few enough of what was discarded is on its way."""
+        while self.is_full:
+            await self._discarded.wait()
 
     async def wait_discarded(self) -> None:
         """Return when nothing that was discarded is on its way any more."""

@@ -154,7 +154,7 @@ class Feed:
         for record in records:
             index = record.lane_hash % len(all_lanes)
             chosen = mine.get(index)
-            if chosen is not None and not all_lanes[index].has_taken(record):
+            if chosen is not None and not all_lanes[index].has_taken(record) and not self._shard.has_taken(record):
                 chosen.append(record)
         return [(all_lanes[index], chosen) for index, chosen in mine.items() if chosen]
 

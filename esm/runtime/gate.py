@@ -15,6 +15,7 @@ class Gate:
         self._pressure = pressure
         self._waiting: deque[anyio.Event] = deque()
         self.in_use = 0
+        self._is_shut = False
         self._prober: object | None = None
 
     @property
@@ -25,11 +26,11 @@ class Gate:
     @property
     def limit(self) -> int:
         """How many may be inside now."""
-        return self._pressure.limit
+        return 0 if self._is_shut else self._pressure.limit
 
     async def enter(self) -> None:
         """Wait for a slot and take it."""
-        if not self._waiting and self.in_use < self._pressure.limit:
+        if not self._waiting and self.in_use < self.limit:
             self.in_use += 1
             return
         admitted = anyio.Event()
@@ -50,7 +51,8 @@ class Gate:
         self._admit()
 
     def set_limit_max(self, limit_max: int) -> None:
-        """The mapping's bound changed."""
+        """The mapping's bound changed; 0: nobody enters for now."""
+        self._is_shut = limit_max < 1
         self._pressure.set_limit_max(limit_max)
         self._admit()
 
@@ -76,6 +78,6 @@ class Gate:
             self._admit()
 
     def _admit(self) -> None:
-        while self._waiting and self.in_use < self._pressure.limit:
+        while self._waiting and self.in_use < self.limit:
             self.in_use += 1
             self._waiting.popleft().set()

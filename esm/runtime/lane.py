@@ -31,6 +31,9 @@ REREAD_LOOK_S = 30.0
 STATE_BYTES_KEPT = 16 * 1024
 """A state up to this stays in memory: it weighs no more than what runs a shard."""
 
+HELD_LOOK_S = 0.25
+"""How often a lane looks whether its shard is this worker's again, or the stop has come."""
+
 LAST_START_S = 1.0
 """This long before the end of the grace period nothing is started any more."""
 
@@ -75,6 +78,11 @@ class Lane:
         return self.delivery is None and not self.window and self._final is None
 
     @property
+    def is_between_batches(self) -> bool:
+        """Whether nothing of the lane is on its way; records may wait."""
+        return self.delivery is None and self._final is None
+
+    @property
     def oldest_arrival(self) -> UnixTime | None:
         """Arrival of the oldest record not taken; None when nothing waits here."""
         head = (self.delivery and self.delivery.head) or self.window.first
@@ -109,8 +117,12 @@ class Lane:
                     return
             self.has_finished = self.is_fed_out and not self.window and self.tumbling.open is None
         finally:
-            self._let_go(self._held_bytes + self._state_bytes + self.window.clear())
-            self._held_bytes = self._state_bytes = 0
+            self.clear()
+
+    def clear(self) -> None:
+        """Give back everything that the lane holds."""
+        self._let_go(self._held_bytes + self._state_bytes + self.window.clear())
+        self._held_bytes = self._state_bytes = 0
 
     async def _next_batch(self) -> list[StreamRecord]:
         """The next batch when it is due; empty when the lane's work is over."""
@@ -125,7 +137,9 @@ class Lane:
             due_at = self._due_at(limits)
             if due_at is None and self.is_fed_out:
                 return []
-            if due_at is not None and (clock.now() >= due_at or self.is_fed_out or self._shard.is_converting):
+            if self._shard.is_converting:
+                due_at = None
+            if due_at is not None and (clock.now() >= due_at or self.is_fed_out):
                 return self._take(limits)
             if self.feed is None and not self.is_fed_out and not self._shard.is_converting:
                 self._shard.feed_again(self)
@@ -315,6 +329,7 @@ class Lane:
     async def _invoke(self, delivery: Delivery | FinalCall) -> bool:
         shard = self._shard
         clock = shard.around.clock
+        is_held = True
         if shard.stop.is_set and (delivery.is_failing or clock.now() >= shard.stop.deadline - LAST_START_S):
             return False
         if not await self._has_state():
@@ -327,10 +342,20 @@ class Lane:
             await shard.gate.enter()
         try:
             step = delivery.step(clock.now(), clock.wall())
-            if isinstance(step, Invoke):
+            if isinstance(step, Invoke) and (is_held := shard.is_held):
                 await self._invoke_now(delivery, step)
         finally:
             shard.gate.leave()
+        return is_held or await self._wait_held()
+
+    async def _wait_held(self) -> bool:
+        """The shard may have another owner by now: nothing is begun until that is sure not to be; False: the stop."""
+        shard = self._shard
+        while not shard.is_held:
+            with shard.stop.interruptible() as waiting:
+                await shard.around.clock.sleep_until(Instant(shard.around.clock.now() + HELD_LOOK_S))
+            if waiting.cancelled_caught:
+                return False
         return True
 
     async def _has_state(self) -> bool:
@@ -352,7 +377,9 @@ class Lane:
         mapping = shard.mapping()
         members = self._members(mapping)
         began_at = clock.now()
-        outcome = await shard.invoker.invoke(mapping, step.records, ids, step.attempt, shard.id, members=members)
+        outcome = await shard.invoker.invoke(
+            mapping, step.records, ids, step.attempt, shard.id, start_by=shard.start_by, members=members
+        )
         delivery.invoked(outcome, clock.now(), shard.around.jitter())
         if not delivery.is_failing:
             self.failing_since = None

@@ -3,43 +3,72 @@ the tumbling window that belongs to it, can only be stored by the newest claim's
 """
 
 from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from esm.errors import Conflict, LeaseLost
+from esm.model.clocks import Instant, UnixTime
 from esm.model.control import Order
 from esm.model.lease import Lease
 from esm.model.mapping import Mapping
 from esm.model.position import Position, Shard
 from esm.model.stored import Key
 from esm.model.window import OpenWindow, StoredState
+from esm.ports import Clock
 from esm.rules import operating, starting, stored
+from esm.rules.progress import ahead
 from esm.rules.starting import START_ITEM, Start
 from esm.runtime.surroundings import Surroundings
 from esm.runtime.window_states import WindowStates
+
+
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """A shard comes from another worker: how long nobody read it counts until it is read here."""
+
+    kind: Literal["planned", "crash"]
+    released_at: UnixTime | None
+    """By its last owner, on that one's clock."""
+    silent_since: Instant | None
+
+    def seconds(self, clock: Clock) -> float:
+        """How long it has taken by now."""
+        if self.silent_since is not None:
+            return max(0.0, clock.now() - self.silent_since)
+        return max(0.0, clock.wall() - (self.released_at or clock.wall()))
 
 
 class ShardLease:
     """A claimed shard. Each save names the version before it: a stale owner gets LeaseLost."""
 
     def __init__(
-        self, around: Surroundings, lease: Lease, version: int, states: WindowStates, window: OpenWindow | None
-    ) -> None:
+        self, around: Surroundings, lease: Lease, version: int, states: WindowStates, window: OpenWindow | None,
+        before: Lease | None = None, term: int = 0,
+    ) -> None:  # fmt: skip
         self._around = around
+        self.term = term
+        """Of this worker, when it claimed: in a later one the shard may have another owner."""
         self._version = version
         self._states = states
         self.lease = lease
+        self.takeover = _takeover(around, before)
+        """Where the shard came from another worker."""
         self.window = window
         """The open tumbling window as it is stored; replaced, never changed."""
 
     async def save(
         self, positions: Sequence[Position], window: OpenWindow | None = None, *,
-        is_finished: bool = False, factor: int | None = None,
+        is_finished: bool = False, before: tuple[Position, ...] | None = None,
     ) -> None:  # fmt: skip
-        """Store positions, and the window that belongs to them, in one write. Raises: LeaseLost, Unavailable."""
+        """Store positions, and the window that belongs to them, in one write. Raises: LeaseLost, Unavailable.
+
+        `before`: those of the lanes that end with this; they are kept until `positions` have passed them.
+        """
         pointer = await self._pointer(window)
+        layouts = self.lease.done if before is None else (*self.lease.done, before)
         lease = replace(
-            self.lease, positions=tuple(positions), window=pointer, is_finished=is_finished,
-            factor=factor or self.lease.factor,
+            self.lease, positions=tuple(positions), window=pointer, is_finished=is_finished, factor=len(positions),
+            done=() if is_finished else ahead(layouts, positions),
         )  # fmt: skip
         await self._put(lease)
         self.window = window
@@ -70,7 +99,7 @@ class ShardLease:
 
     async def release(self) -> None:
         """Let another worker claim the shard at once. Raises: LeaseLost, Unavailable."""
-        await self._put(replace(self.lease, owner=""))
+        await self._put(replace(self.lease, owner="", released_at=self._around.clock.wall()))
 
     async def _put(self, lease: Lease) -> None:
         if lease == self.lease:
@@ -140,18 +169,47 @@ class Leases:
         """The shards that need no reader, as orders leave them."""
         return operating.finished(leases, self._start.skipped, self._stream, self._orders(), listed)
 
-    async def claim(self, shard: Shard) -> ShardLease:
-        """Take a shard over, from its stored positions or its first one. Raises: Unavailable, StoreTooNew."""
+    async def claim(self, shard: Shard) -> ShardLease | Lease:
+        """Take a shard over, from its stored positions or its first one; the lease as it is, where its owner lives.
+
+        Raises: Unavailable, StoreTooNew.
+        """
         key = Key("lease", self._uuid, shard.id)
+        members = self._around.members
         while True:
+            term = members.term
             item = await self._around.store.get(key)
             before = stored.decode_lease(item.value) if item else None
+            if (
+                before is not None
+                and before.owner not in ("", members.owner)
+                and not await members.is_gone(before.owner)
+            ):
+                return before
             lease = self._claimed(shard, before)
             try:
                 version = await self._around.store.put(key, stored.encode_lease(lease), item.version if item else None)
             except Conflict:
                 continue
-            return await self._with_window(lease, version)
+            members.moved(self._uuid)
+            return await self._with_window(lease, version, before, term)
+
+    async def let_go(self, shard_id: str) -> None:
+        """Release a lease of this worker that nothing here runs: an earlier release did not reach the store.
+
+        Raises: Unavailable, StoreTooNew.
+        """
+        key = Key("lease", self._uuid, shard_id)
+        item = await self._around.store.get(key)
+        lease = stored.decode_lease(item.value) if item else None
+        if item is None or lease is None or lease.owner != self._around.members.owner:
+            return
+        released = replace(lease, owner="", released_at=self._around.clock.wall())
+        try:
+            await self._around.store.put(key, stored.encode_lease(released), item.version)
+        except Conflict:
+            return
+        self._around.members.moved(self._uuid)
 
     async def forget(self, shard_id: str) -> None:
         """Remove the lease of a finished shard that the source has forgotten. Raises: Unavailable."""
@@ -164,13 +222,13 @@ class Leases:
             except Conflict:
                 return
 
-    async def _with_window(self, lease: Lease, version: int) -> ShardLease:
+    async def _with_window(self, lease: Lease, version: int, before: Lease | None, term: int) -> ShardLease:
         """The state is read after the claim: from then on no earlier owner can put another in its place."""
         states = WindowStates(self._around, lease)
         window = None if lease.window is None else await states.read(lease.window)
         await states.find()
         await states.remove_others(lease.window)
-        return ShardLease(self._around, lease, version, states, window)
+        return ShardLease(self._around, lease, version, states, window, before, term)
 
     async def _without_states(self, lease: Lease) -> None:
         states = WindowStates(self._around, lease)
@@ -180,16 +238,29 @@ class Leases:
     def _claimed(self, shard: Shard, before: Lease | None) -> Lease:
         generation = before.generation + 1 if before else 1
         if before is not None and before.stream == self._stream:
-            return replace(before, owner=self._around.worker, generation=generation)
+            return replace(before, owner=self._around.members.owner, generation=generation, released_at=None)
         first, obeyed = operating.first_position(
             shard.id, self._stream, self._orders(), starting.first_position(self._start, shard.id),
             is_left_out=shard.id in self._start.skipped,
         )  # fmt: skip
         return Lease(
-            mapping=self._uuid, shard=shard.id, stream=self._stream, owner=self._around.worker,
+            mapping=self._uuid, shard=shard.id, stream=self._stream, owner=self._around.members.owner,
             generation=generation, factor=self._factor, positions=(first,) * self._factor, parents=shard.parents,
             obeyed=obeyed,
         )  # fmt: skip
+
+
+def _takeover(around: Surroundings, before: Lease | None) -> Takeover | None:
+    """None where there was no owner, where it was this worker, or where it ended before this one began."""
+    members, clock = around.members, around.clock
+    if before is None or before.owner == members.owner:
+        return None
+    if before.owner:
+        silent_s = members.silent_s(before.owner)
+        return None if silent_s is None else Takeover("crash", None, Instant(clock.now() - silent_s))
+    if before.released_at is None or clock.wall() - before.released_at > members.age_s:
+        return None
+    return Takeover("planned", before.released_at, None)
 
 
 def _key(lease: Lease) -> Key:

@@ -23,6 +23,7 @@ class Observation:
         self.last_result = NO_RECORDS
         self.identity = DAEMON.shown
         self.shards: Callable[[], tuple[ShardView, ...]] = tuple
+        self.shards_without_owner: Callable[[], int] = int
         self.in_flight = 0
         self.backlog: int | None = None
         self.not_visible: int | None = None
@@ -49,6 +50,7 @@ class Observation:
         self._state = lifecycle.after(self._state, Event.RESTS)
         self._problems.clear()
         self.shards = tuple
+        self.shards_without_owner = int
         self.counted(None, None)
 
     def counted(self, backlog: int | None, not_visible: int | None) -> None:
@@ -114,4 +116,5 @@ class Observation:
             not_visible=self.not_visible,
             batches_max=batches_max(self._mapping),
             reason=self.reason,
+            shards_without_owner=self.shards_without_owner(),
         )

@@ -18,7 +18,7 @@ from esm.model.record import Read, StreamRecord
 from esm.ports import ShardReader, StreamSource
 from esm.rules import operating
 from esm.rules.delivery import GiveUp
-from esm.rules.progress import is_at_or_before, last_before, lowest
+from esm.rules.progress import is_at_or_before, lowest, was_taken
 from esm.runtime.feed import READ_LIMIT, Pace
 from esm.runtime.giving_up import Notifier
 from esm.runtime.knowing import known, pause_after, report
@@ -195,7 +195,7 @@ class Following:
         untaken = [
             record
             for record in before
-            if int(record.sequence) > last_before(lease.positions[record.lane_hash % lease.factor])
+            if not was_taken(record.sequence, record.lane_hash, (lease.positions, *lease.done))
         ]
         kept, _ = await sieve.sift(self.mapping(), untaken)
         passed.add(kept)

@@ -20,15 +20,15 @@ from esm.model.view import ShardView
 from esm.ports import QueueSource, Target
 from esm.rules import recursion
 from esm.rules.events import payload_bytes, payload_bytes_max
-from esm.rules.scaling import LOOK_EVERY_S, Bounds, Pressure, Scaling
+from esm.rules.scaling import LOOK_EVERY_S, Bounds, Scaling
 from esm.rules.settlement import Delete, Hold, LetGo, Offer, Return, Settlement, Ways
 from esm.rules.validation import check_timeout
 from esm.runtime.deleter import Deleter
-from esm.runtime.gate import Gate
 from esm.runtime.hiding import Hider
 from esm.runtime.invoker import Invoker
 from esm.runtime.knowing import known, pause_after, report
 from esm.runtime.observation import Observation
+from esm.runtime.queue_part import QueuePart
 from esm.runtime.sieve import Sieve
 from esm.runtime.surroundings import Signal, Stop, Surroundings
 from esm.runtime.turns import Turns
@@ -70,6 +70,8 @@ class Receiver:
         """The name of a receive on a FIFO queue whose answer was lost: the next one asks for the same messages."""
         self.has_received = False
         """Whether its last receives brought messages, also such as no filter pattern matches."""
+        self.is_crowded = False
+        """Its last receive did not wait for messages: others needed the bytes."""
 
 
 class Gathered:
@@ -93,7 +95,9 @@ class QueueRunner:
         self._observation = observation
         self._allows_loops = allows_loops
         self._scaling = Scaling(Bounds.of(mapping), around.clock.now())
-        self._gate = Gate(Pressure(self._concurrency()))
+        self.mapping = mapping
+        self._part = QueuePart(around, lambda: self.mapping, self._scaling, target)
+        self._gate = self._part.gate
         self._invoker = Invoker(around, target, self._gate, observation)
         self._deleter = Deleter(around, source, observation, is_fifo=mapping.is_fifo)
         self._sieve = Sieve(observation.telemetry)
@@ -107,8 +111,10 @@ class QueueRunner:
         self._visibility_s = 0
         self._received = Signal()
         self._broke = Signal()
+        self._arrived = Signal()
+        self._look_at = Instant(-math.inf)
+        """When a receiver that may not wait for messages looks for them next."""
         self._oldest: dict[Settlement, Instant] = {}
-        self.mapping = mapping
         self.stop = Stop()
         self._turns = Turns(around, self.stop, self._gate, observation, settle=self._settle, release=self._release)
         observation.shards = tuple
@@ -121,7 +127,7 @@ class QueueRunner:
             return False
         self.mapping = mapping
         self._scaling.change(Bounds.of(mapping))
-        self._gate.set_limit_max(self._concurrency())
+        self._part.refresh()
         return True
 
     async def run(self) -> None:
@@ -131,6 +137,10 @@ class QueueRunner:
         """
         if not await self._know():
             return
+        with self._part.taken():
+            await self._run()
+
+    async def _run(self) -> None:
         self._observation.shards = self._views
         if not self.stop.is_set:
             self._observation.runs()
@@ -140,13 +150,11 @@ class QueueRunner:
             background.start_soon(self._watch_load)
             async with anyio.create_task_group() as self._tasks:
                 self._start_receivers()
+                with self.stop.interruptible():
+                    await anyio.sleep_forever()
             with anyio.move_on_after(max(0.0, self.stop.deadline - LAST_START_S - self._around.clock.now())):
                 await self._deleter.wait_discarded()
             background.cancel_scope.cancel()
-
-    def _concurrency(self) -> int:
-        bounds = (self._scaling.limit, self._target.concurrency)
-        return max(1, min(bound for bound in bounds if bound is not None))
 
     async def _know(self) -> bool:
         facts = await known(self._around, self.stop, self._observation, "queue", self._checked_facts)
@@ -185,7 +193,8 @@ class QueueRunner:
         while True:
             await anyio.sleep(LOOK_EVERY_S)
             self._scaling.look(self._gate.in_use, self._around.clock.now())
-            self._gate.set_limit_max(self._concurrency())
+            self._part.tell()
+            self._part.refresh()
             self._start_receivers()
 
     def _start_receivers(self) -> None:
@@ -193,7 +202,7 @@ class QueueRunner:
         if self._deleter.is_full:
             return
         while not self.stop.is_set and len(self._receivers) < self._gate.limit:
-            if self._waiting >= self._scaling.idle_receivers:
+            if self._waiting >= self._part.idle_receivers:
                 if not self._scaling.is_quiet:
                     self._start_receiver()
                 return
@@ -215,7 +224,7 @@ class QueueRunner:
             return True
         if len(self._receivers) > self._gate.limit:
             return False
-        return not self._scaling.is_quiet or self._waiting <= self._scaling.idle_receivers
+        return not self._scaling.is_quiet or self._waiting <= self._part.idle_receivers
 
     async def _receive_forever(self, receiver: Receiver) -> None:
         try:
@@ -228,7 +237,7 @@ class QueueRunner:
         began_at = self._around.clock.now()
         with self.stop.interruptible() as waiting:
             await self._target.wait_free()
-            self._gate.set_limit_max(self._concurrency())
+            self._part.refresh()
             await self._gate.enter()
         if waiting.cancelled_caught:
             return
@@ -245,7 +254,16 @@ class QueueRunner:
         receiver.failures = await pause_after(self._around, self.stop, error, receiver.failures)
         if not receiver.has_received:
             with self.stop.interruptible():
-                await self._around.clock.sleep_until(Instant(began_at + EMPTY_S))
+                await self._rest(receiver, Instant(began_at + EMPTY_S))
+
+    async def _rest(self, receiver: Receiver, until: Instant) -> None:
+        """After a receive in vain. Receivers that may not wait for messages take turns to look for them."""
+        clock = self._around.clock
+        if receiver.is_crowded:
+            until = self._look_at = Instant(max(until, self._look_at + EMPTY_S))
+            await self._arrived.wait_until(clock, until)
+        else:
+            await clock.sleep_until(until)
 
     async def _receive_and_settle(self, receiver: Receiver) -> EsmError | None:
         gathered = Gathered()
@@ -310,7 +328,7 @@ class QueueRunner:
         if self.mapping.is_fifo and receiver.attempt is None:
             receiver.attempt = self._around.new_id()
         try:
-            received = await self._poll(count, wait_s, receiver.attempt, reserved)
+            received = await self._poll(receiver, count, wait_s, reserved)
             receiver.attempt = None
             receiver.has_received = bool(received)
             messages, unwanted = await self._sieve.sift(self.mapping, received)
@@ -324,32 +342,38 @@ class QueueRunner:
             self._received.notify()
             self._around.budget.release(reserved - size)
         self._scaling.received(len(received), self._around.clock.now())
+        if received:
+            self._look_at = self._around.clock.now()
+            self._arrived.notify()
         if messages:
             self._start_receivers()
         self._observation.telemetry.polled(len(received))
         self._observation.mended("source")
         if unwanted:
-            with self.stop.interruptible():
-                await self._deleter.discard(unwanted)
+            self._deleter.discard(unwanted)
         return messages, size
 
-    async def _poll(self, count: int, wait_s: int, attempt: str | None, reserved: int) -> list[Message]:
+    async def _poll(self, receiver: Receiver, count: int, wait_s: int, reserved: int) -> list[Message]:
         """One receive. It waits for messages only where enough bytes are left to those who need no waiting."""
         budget = self._around.budget
-        if wait_s <= 0 or not budget.idle(reserved):
-            return await self._source.receive(count, 0, attempt)
+        receiver.is_crowded = wait_s > 0 and not budget.idle(reserved)
+        if wait_s <= 0 or receiver.is_crowded:
+            return await self._source.receive(count, 0, receiver.attempt)
         try:
-            return await self._source.receive(count, wait_s, attempt)
+            return await self._source.receive(count, wait_s, receiver.attempt)
         finally:
             budget.busy(reserved)
 
     async def _reserve(self, until: Instant) -> int:
-        """Bytes for one receive, and its place among the polls; 0 when `until` or the stop came first.
+        """Bytes for one receive, its place among the polls, and room for what no filter lets through.
+
+        Returns 0 when `until` or the stop came first.
 
         One receiver of a mapping waits for bytes at a time, so that each mapping is as near to them as any other.
         """
         clock, budget = self._around.clock, self._around.budget
         with self.stop.interruptible(), anyio.move_on_after(max(0.0, until - clock.now())):
+            await self._deleter.wait_room()
             if (at := self._scaling.poll_at(clock.now())) > clock.now():
                 await clock.sleep_until(at)
             async with self._reserving:
@@ -423,6 +447,7 @@ class QueueRunner:
             self._gate.may_try(settlement)
             self._broke.notify()
             self._turns.look_again()
+            self._part.tell()
 
     async def _invoke(self, settlement: Settlement, messages: tuple[Message, ...], start_by: Instant) -> Outcome:
         ids, headers = [message.message_id for message in messages], [message.trace for message in messages]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import anyio
@@ -10,11 +11,11 @@ from esm.errors import Unavailable
 from esm.model.clocks import Instant
 from esm.model.mapping import Mapping
 from esm.model.position import Position, Shard
-from esm.model.record import ChildShard, Read
+from esm.model.record import ChildShard, Read, StreamRecord
 from esm.model.view import ShardView
 from esm.model.window import OpenWindow
 from esm.ports import StreamSource
-from esm.rules.progress import Progress, last_before, lowest
+from esm.rules.progress import Progress, last_before, lowest, was_taken
 from esm.rules.tumbling import Tumbling
 from esm.runtime.feed import Feed, Pace
 from esm.runtime.gate import Gate
@@ -28,10 +29,16 @@ from esm.runtime.sieve import Sieve
 from esm.runtime.surroundings import Signal, Stop, Surroundings
 
 CONVERT_EVERY_S = 30.0
-"""How often a shard tries to become quiet, to take over a changed ParallelizationFactor."""
+"""How often a shard tries to end the batches on their way, to take over a changed ParallelizationFactor."""
 
-CONVERT_FOR_S = 60.0
-"""How long such a try may keep the shard from being read while its lanes finish what they hold."""
+CONVERT_FOR_S = 5.0
+"""How long the first such try may keep lanes waiting for each other; each one in vain doubles it."""
+
+CONVERT_FOR_S_MAX = 900.0
+"""No function runs for longer."""
+
+LAYOUTS_MAX = 3
+"""Earlier factors whose positions are kept: a further change waits until the lanes have passed the first of them."""
 
 UNREAD_S = 10.0
 """A shard that could not be read for this long lags by that time, too."""
@@ -67,6 +74,7 @@ class ShardRunner:
         self.changed = Signal()
         self.is_converting = False
         self._lease = lease
+        self._takeover = lease.takeover
         self._to_save = Signal()
         self._behind_s: float | None = None
         self._read_at = around.clock.now()
@@ -89,7 +97,21 @@ class ShardRunner:
         except anyio.get_cancelled_exc_class():
             await self._leave()
             raise
+        finally:
+            for lane in self.lanes:
+                lane.clear()  # a read that ended with its lane has still brought records
         return await self._leave()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the shard is this worker's without doubt: only then an invocation may start."""
+        return self.around.members.holds(self._lease.term, self.around.clock.now())
+
+    @property
+    def start_by(self) -> Instant | None:
+        """When an invocation must have started; None where nobody waits to take over."""
+        until = self.around.members.trusted_until
+        return None if math.isinf(until) else until
 
     @property
     def retention_s(self) -> float:
@@ -103,6 +125,9 @@ class ShardRunner:
     def has_read(self, read: Read) -> None:
         """A feed has read."""
         self._behind_s = read.behind_s
+        if self._takeover is not None:
+            self.around.telemetry.taken_over(self._takeover.kind, self._takeover.seconds(self.around.clock))
+            self._takeover = None
         self._read_at = self.around.clock.now()
 
     def moved(self) -> None:
@@ -110,6 +135,11 @@ class ShardRunner:
         if self._unsaved_since is None and not self._is_stored(self.progress.positions(), self._window):
             self._unsaved_since = self.around.clock.now()
             self._to_save.notify()
+
+    def has_taken(self, record: StreamRecord) -> bool:
+        """Whether a lane of an earlier factor took it; costs nothing once the lanes of now have passed those."""
+        done = self._lease.lease.done
+        return bool(done) and was_taken(record.sequence, record.lane_hash, done)
 
     @property
     def _window(self) -> OpenWindow | None:
@@ -168,15 +198,16 @@ class ShardRunner:
             await anyio.sleep(self.around.checkpoint_interval_s)
 
     async def _save(self, *, is_finished: bool = False, factor: int | None = None) -> None:
-        """Store the positions, however often it takes."""
+        """Store the positions, however often it takes; with `factor` as those of so many lanes that begin anew."""
         failures = 0
         while True:
             positions, window = self.progress.positions(), self._window
+            before = None
             if factor is not None:
-                positions = positions[:1] * factor
+                before, positions = positions, (lowest(positions),) * factor
             began_at = self.around.clock.now()
             try:
-                await self._lease.save(positions, window, is_finished=is_finished, factor=factor)
+                await self._lease.save(positions, window, is_finished=is_finished, before=before)
             except Unavailable as error:
                 self.around.telemetry.store_failed("save", str(error))
                 failures = await pause_after(self.around, Stop(), error, failures)
@@ -190,7 +221,8 @@ class ShardRunner:
     async def _leave(self) -> bool:
         """The last save: it ends within the grace period, or what was taken is delivered again."""
         is_finished = all(lane.has_finished for lane in self.lanes)
-        factor = self.mapping().lanes if self._has_converted and not is_finished else None
+        lanes = self.mapping().lanes
+        factor = lanes if self._has_converted and not is_finished and lanes != len(self.lanes) else None
         with anyio.move_on_after(LAST_SAVE_S, shield=True):
             await self._save(is_finished=is_finished, factor=factor)
             if self.stop.is_set and not is_finished:
@@ -205,19 +237,26 @@ class ShardRunner:
             self.around.telemetry.store_failed("release", str(error))
 
     async def _convert_forever(self) -> None:
-        """Take over a changed ParallelizationFactor at a moment when nothing is open: all positions are one then."""
+        """Take over a changed ParallelizationFactor at a moment between two batches of every lane.
+
+        What waits in the lanes is forgotten and read again, from the lowest of their positions; the lease keeps those
+        of the old lanes, which say what of it was taken.
+        """
+        for_s = CONVERT_FOR_S
         while True:
-            while self.mapping().lanes == len(self.lanes):
+            while self.mapping().lanes == len(self.lanes) or len(self._lease.lease.done) >= LAYOUTS_MAX:
                 await self.changed.wait_until(self.around.clock, Instant(self.around.clock.now() + 1))
             self.is_converting = True
             self._wake_lanes()
-            with anyio.move_on_after(CONVERT_FOR_S):
+            with anyio.move_on_after(for_s) as trying:
                 while not self._is_quiet() and not any(lane.failing_since is not None for lane in self.lanes):
                     await self.changed.wait_until(self.around.clock, Instant(self.around.clock.now() + 0.1))
                 if self._is_quiet():
                     self._has_converted = True
                     self.end_early()
                     return
+            if trying.cancelled_caught:
+                for_s = min(2 * for_s, CONVERT_FOR_S_MAX)
             self.is_converting = False
             self.changed.notify()
             self._wake_lanes()
@@ -228,8 +267,7 @@ class ShardRunner:
             lane.changed.notify()
 
     def _is_quiet(self) -> bool:
-        is_idle = all(lane.is_idle and lane.tumbling.open is None for lane in self.lanes)
-        return is_idle and len(set(self.progress.positions())) == 1
+        return all(lane.is_between_batches and lane.tumbling.open is None for lane in self.lanes)
 
     def end_early(self) -> None:
         """End feeds and idle lanes, so that the shard starts anew with other lanes."""

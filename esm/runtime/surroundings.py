@@ -5,12 +5,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import anyio
 
 from esm.model.clocks import Instant, UnixTime
-from esm.ports import Clock, Store
+from esm.ports import Blobs, Clock, Store
+from esm.runtime.membership import Alone, Membership
 from esm.telemetry import Telemetry
 
 
@@ -169,6 +170,10 @@ class Surroundings:
     new_id: Callable[[], str]
     """A fresh uuid."""
     worker: str
-    """Name of this worker in leases."""
+    """Id of this worker."""
     sqs_wait_s: int = 20
     checkpoint_interval_s: float = 0.0
+    blobs: Blobs | None = None
+    """Where a body lies that one item of the store cannot hold; None: it is cut into items."""
+    members: Membership = field(default_factory=lambda: Alone("worker"))
+    """This worker among the others; without replicas alone."""

@@ -6,7 +6,7 @@ SQLite's write-ahead log needs shared memory and locks that network file systems
 import os
 from pathlib import Path
 
-from esm.errors import OperatorNeeded
+from esm.errors import OperatorNeeded, StateMissing
 
 NETWORK_FILE_SYSTEMS = frozenset({
     "afs", "beegfs", "ceph", "cifs", "fuse.ceph", "fuse.gcsfuse", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs",
@@ -37,12 +37,12 @@ def prepare(path: Path) -> None:
 
 
 def require(path: Path) -> None:
-    """Be sure that a state file is there and can be read. Raises: OperatorNeeded."""
+    """Be sure that a state file is there and can be read. Raises: StateMissing, OperatorNeeded."""
     try:
         with path.open("rb"):
             pass
     except FileNotFoundError as error:
-        raise OperatorNeeded(
+        raise StateMissing(
             f"The state {path} does not exist: no daemon has run with it. Start one, or name its file (ESM_STATE)."
         ) from error
     except OSError as error:

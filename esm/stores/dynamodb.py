@@ -6,6 +6,9 @@ Table: partition key `pk` (string: kind and owner), sort key `sk` (string: item)
 Law: every write is one conditional call. A version begins with the time in milliseconds and 22 random bits and grows by
 one at each write, so that none returns, also after a delete. A call whose answer was lost is made again; the conflict
 that a write of our own then meets is known by its `wid` and is a success.
+
+Queries are consistent, too, at twice the price of others: whoever is told by one item (the change counter) that there
+is something to read in others would otherwise miss it for good, and an event that was just settled would be seen again.
 """
 
 import secrets
@@ -19,7 +22,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from esm.aws.failures import code_behind, taking_apart
 from esm.aws.sessions import Sessions
-from esm.errors import Conflict, OperatorNeeded, ShardGone, Unavailable
+from esm.errors import Conflict, OperatorNeeded, ShardGone, StateMissing, Unavailable
 from esm.model.stored import Key, Page, Stored
 from esm.stores.limits import check_value
 
@@ -41,10 +44,24 @@ RETRY_S = 4.0
 READ_TIMEOUT_S = 5.0
 CREATE_S = 60.0
 """How long a new table may take until it can be used."""
+RECOVERY_S = 20.0
+"""How long a new table may refuse point-in-time recovery; then a warning says so."""
 
+_CONFLICT = "ConditionalCheckFailedException"
 _LOOK_S = 0.5
 _RANDOM_BITS = 22
 _KEYS = [("pk", "HASH"), ("sk", "RANGE")]
+_USABLE = {"ACTIVE", "UPDATING", "CREATING"}
+
+
+def create_command(table: str) -> str:
+    """What an operator types to make the table."""
+    attributes = " ".join([f"AttributeName={name},AttributeType=S" for name, _ in _KEYS])
+    keys = " ".join([f"AttributeName={name},KeyType={kind}" for name, kind in _KEYS])
+    return (
+        f"aws dynamodb create-table --table-name {table} --billing-mode PAY_PER_REQUEST"
+        f" --attribute-definitions {attributes} --key-schema {keys}"
+    )
 
 
 class DynamoDBStore:
@@ -61,7 +78,7 @@ class DynamoDBStore:
     ) -> "DynamoDBStore":
         """The store in `table`, which is made where it is missing, may be made, and `read_only` is false.
 
-        Raises: OperatorNeeded (no such table, another table's keys, permissions), Unavailable.
+        Raises: StateMissing, OperatorNeeded (another table's keys, permissions), Unavailable.
         """
         client = await sessions.client("dynamodb", read_timeout_s=READ_TIMEOUT_S)
         store = cls(table, client, sessions)
@@ -69,9 +86,18 @@ class DynamoDBStore:
             described = await store._described()
         except ShardGone as error:
             if read_only:
-                raise OperatorNeeded(f"The table {table} does not exist: no daemon has run with it.") from error
+                raise StateMissing(
+                    f"The table {table} does not exist in {sessions.region}: no daemon has run with it. Start one, or"
+                    " name its table (ESM_STATE, ESM_STATE_CONNECTION)."
+                ) from error
             described = await store._make(warn)
+        except OperatorNeeded as error:
+            raise OperatorNeeded(
+                f"The state's table {table} cannot be looked at ({error}): allow {', '.join(IAM_ACTIONS)} on it."
+            ) from error
         store._check(described)
+        if described.get("TableStatus") == "CREATING":  # by another worker
+            await store._wait_active()
         return store
 
     async def get(self, key: Key) -> Stored | None:
@@ -86,8 +112,9 @@ class DynamoDBStore:
         if after:
             condition, values = f"{condition} AND sk > :a", {**values, ":a": {"S": after}}
         answer = await self._call(
-            "query", KeyConditionExpression=condition, ExpressionAttributeValues=values, Limit=limit + 1
-        )
+            "query", KeyConditionExpression=condition, ExpressionAttributeValues=values, Limit=limit + 1,
+            ConsistentRead=True,
+        )  # fmt: skip
         with taking_apart("Query", "DynamoDB"):
             items = tuple(_stored(Key(kind, owner, item["sk"]["S"]), item) for item in answer["Items"])
         if len(items) > limit:
@@ -126,7 +153,8 @@ class DynamoDBStore:
                 raise _conflict(key, found, expected_version) from error
 
     async def aclose(self) -> None:
-        """Nothing: the client is the sessions'."""
+        """Close the sessions, which are the store's own."""
+        await self._sessions.aclose()
 
     async def _call(
         self,
@@ -137,7 +165,8 @@ class DynamoDBStore:
     ) -> dict[str, Any]:
         """One call on the table, made again for a few seconds while nothing answers.
 
-        Raises: OperatorNeeded, Unavailable.
+        Raises: OperatorNeeded (another version stands there), Unavailable (also where someone must act: a worker goes
+        on as soon as that is done).
         """
         policy = AsyncRetrying(
             retry=retry_if_exception_type(Unavailable), stop=stop_after_delay(RETRY_S),
@@ -148,7 +177,11 @@ class DynamoDBStore:
                 with attempt:
                     return await self._sessions.call(self._client, operation, TableName=self._table, **parameters)
         except ShardGone as error:  # the table's word for any resource that is not found
-            raise OperatorNeeded(f"The table {self._table} does not exist any more ({error})") from error
+            raise Unavailable(f"The table {self._table} does not exist any more ({error})") from error
+        except OperatorNeeded as error:
+            if code_behind(error) == _CONFLICT:
+                raise
+            raise Unavailable(f"The table {self._table}: {error}") from error
         raise AssertionError("tenacity ends by a result or an error")
 
     async def _described(self) -> dict[str, Any]:
@@ -168,18 +201,31 @@ class DynamoDBStore:
                 raise
         except OperatorNeeded as error:
             raise OperatorNeeded(
-                f"The table {self._table} does not exist, and it cannot be made ({error}): make it with the partition"
-                " key pk (string) and the sort key sk (string), or allow dynamodb:CreateTable."
+                f"The table {self._table} does not exist in {self._sessions.region}, and it cannot be made ({error})."
+                f" Allow {', '.join(IAM_ACTIONS_TO_CREATE)} on it, or make it: {create_command(self._table)}"
             ) from error
         described = await self._wait_active()
         try:
-            await self._sessions.control(
-                self._client, "update_continuous_backups", TableName=self._table,
-                PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True},
-            )  # fmt: skip
+            await self._recoverable()
         except (OperatorNeeded, Unavailable, ShardGone) as error:
             warn(f"point-in-time recovery of the table {self._table} is not on ({error})")
         return described
+
+    async def _recoverable(self) -> None:
+        """Switch point-in-time recovery on; a table that has just been made refuses that for a while."""
+        until = anyio.current_time() + RECOVERY_S
+        while True:
+            try:
+                await self._sessions.control(
+                    self._client, "update_continuous_backups", TableName=self._table,
+                    PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True},
+                )  # fmt: skip
+            except OperatorNeeded as error:
+                if code_behind(error) != "ContinuousBackupsUnavailableException" or anyio.current_time() > until:
+                    raise
+                await anyio.sleep(_LOOK_S)
+            else:
+                return
 
     async def _wait_active(self) -> dict[str, Any]:
         with anyio.move_on_after(CREATE_S):
@@ -197,10 +243,14 @@ class DynamoDBStore:
         keys = [(key["AttributeName"], key["KeyType"]) for key in described.get("KeySchema", ())]
         types = {one["AttributeName"]: one["AttributeType"] for one in described.get("AttributeDefinitions", ())}
         if keys != _KEYS or any(types.get(name) != "S" for name, _ in _KEYS):
+            shown = ", ".join([f"{name} ({kind}, {types.get(name)})" for name, kind in keys]) or "none"
             raise OperatorNeeded(
-                f"The table {self._table} is another program's: its keys are {keys}, and the state needs the partition"
+                f"The table {self._table} is another program's: its keys are {shown}, and the state needs the partition"
                 " key pk (string) and the sort key sk (string). Name another table (ESM_STATE)."
             )
+        status = described.get("TableStatus", "ACTIVE")
+        if status not in _USABLE:
+            raise OperatorNeeded(f"The table {self._table} is {status}: wait for its end, or name another (ESM_STATE).")
 
 
 def _partition(kind: str, owner: str) -> str:
@@ -231,7 +281,7 @@ def _condition(expected_version: int | None) -> dict[str, Any]:
 def _conflicting(error: OperatorNeeded) -> dict[str, Any]:
     """The item that stood in the way of a conditional write; empty where there is none. Raises: `error` itself."""
     cause = error.__cause__
-    if code_behind(error) != "ConditionalCheckFailedException" or not isinstance(cause, boto.ClientError):
+    if code_behind(error) != _CONFLICT or not isinstance(cause, boto.ClientError):
         raise error
     response: dict[str, Any] = dict(cause.response)
     found: dict[str, Any] = response.get("Item") or {}

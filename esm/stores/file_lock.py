@@ -2,6 +2,8 @@
 
 Law: the kernel's lock decides and dies with its holder, however that ends; the file's content only names the holder.
 The file is never removed: two processes could then hold a lock each, on two files of one name.
+The lock belongs to the open file: workers that inherit its descriptor hold it together with their supervisor, until the
+last of them has ended. Nobody else can come by such a descriptor.
 """
 
 import fcntl
@@ -24,7 +26,7 @@ class FileLock:
     def __init__(self, path: Path, holds: Path) -> None:
         """Take the lock at `path` for the file `holds`. Raises: OperatorNeeded, naming the holder if there is one."""
         try:
-            self._descriptor = _locked(path, holds)
+            self.descriptor = _locked(path, holds)
         except OSError as error:
             raise OperatorNeeded(
                 f"The lock {path} cannot be taken ({error.strerror}): give this user the right to write it and its"
@@ -34,7 +36,35 @@ class FileLock:
     def release(self) -> None:
         """Let another process have it."""
         with suppress(OSError):
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # a child between fork and exec may hold a copy
+            fcntl.flock(self.descriptor, fcntl.LOCK_UN)  # a child between fork and exec may hold a copy
+        os.close(self.descriptor)
+
+
+class SharedLock:
+    """A lock that a supervisor holds, inherited from it by its descriptor."""
+
+    def __init__(self, path: Path, holds: Path, descriptor: int) -> None:
+        """Hold it too, and hand it to no program started here.
+
+        Raises: OperatorNeeded when `descriptor` is not the lock at `path` or somebody else holds that.
+        """
+        self._descriptor = descriptor
+        try:
+            os.set_inheritable(descriptor, False)
+            here, there = os.fstat(descriptor), path.stat()
+            is_ours = (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+            if is_ours:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            is_ours = False
+        if not is_ours:
+            raise OperatorNeeded(
+                f"The state {holds} is not lent by a supervisor to this process: start workers by"
+                " `esm run --workers N`."
+            )
+
+    def let_go(self) -> None:
+        """Close this process's part; the others go on holding the lock."""
         os.close(self._descriptor)
 
 

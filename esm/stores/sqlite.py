@@ -6,8 +6,8 @@ that took back a pinned LATEST would skip records.
 """
 
 import sqlite3
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,7 +15,7 @@ from esm.errors import Conflict, EsmError, OperatorNeeded, StoreTooNew, Unavaila
 from esm.model.stored import Key, Page, Stored
 from esm.stores import disk
 from esm.stores.database import Database
-from esm.stores.file_lock import FileLock
+from esm.stores.file_lock import FileLock, SharedLock
 from esm.stores.limits import check_value
 
 _APPLICATION_ID = 0x65736D31
@@ -43,18 +43,17 @@ class SqliteStore:
         self._database = database
 
     @classmethod
-    async def open(cls, path: Path, *, exclusive: bool, read_only: bool) -> "SqliteStore":
+    async def open(
+        cls, path: Path, *, exclusive: bool, read_only: bool, lock: int | None = None
+    ) -> "SqliteStore":  # fmt: skip
         """The store in the file `path` (absolute); see `open_store`.
 
         Raises: OperatorNeeded, StoreTooNew, Unavailable.
         """
 
         def connect(stack: ExitStack) -> sqlite3.Connection:
-            try:
-                return _connect(path, stack, exclusive=exclusive, read_only=read_only)
-            except sqlite3.Error as error:
-                text = _text(path, error)
-                raise (Unavailable(text) if _code(error) in _PASSING else OperatorNeeded(text)) from error
+            with _refusing(path):
+                return _connect(path, stack, exclusive=exclusive, read_only=read_only, lock=lock)
 
         def translate(error: sqlite3.Error) -> EsmError:
             return Unavailable(_text(path, error))
@@ -83,6 +82,23 @@ class SqliteStore:
     async def aclose(self) -> None:
         """Finish what was asked, then let go of the file and its lock."""
         await self._database.aclose()
+
+
+@contextmanager
+def lending(path: Path) -> Iterator[int]:
+    """Hold the file `path` (absolute), checked and set up, while the body runs; yields the lock's descriptor.
+
+    Raises: OperatorNeeded, StoreTooNew, Unavailable.
+    """
+    disk.prepare(path)
+    lock = FileLock(_lock_path(path), holds=path)
+    try:
+        with _refusing(path), ExitStack() as stack:
+            connection = _connect(path, stack, exclusive=False, read_only=False)
+            _check_whole(path, connection)
+        yield lock.descriptor
+    finally:
+        lock.release()
 
 
 def _get(key: Key) -> Callable[[sqlite3.Connection], Stored | None]:
@@ -152,13 +168,17 @@ def _check_changed(changed: sqlite3.Cursor, key: Key, expected_version: int | No
         raise Conflict(f"{key.kind} {key.item!r} does not have version {expected_version} any more")
 
 
-def _connect(path: Path, stack: ExitStack, *, exclusive: bool, read_only: bool) -> sqlite3.Connection:
+def _connect(
+    path: Path, stack: ExitStack, *, exclusive: bool, read_only: bool, lock: int | None = None
+) -> sqlite3.Connection:
     if read_only:
         disk.require(path)
     else:
         disk.prepare(path)
-    if exclusive:
-        stack.callback(FileLock(path.with_name(path.name + ".lock"), holds=path).release)
+    if lock is not None:
+        stack.callback(SharedLock(_lock_path(path), path, lock).let_go)
+    elif exclusive:
+        stack.callback(FileLock(_lock_path(path), holds=path).release)
     mode = "ro" if read_only else "rw"
     connection = sqlite3.connect(
         f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=_BUSY_S, isolation_level=None
@@ -167,10 +187,30 @@ def _connect(path: Path, stack: ExitStack, *, exclusive: bool, read_only: bool) 
     if not read_only:
         _check_ours(path, connection)
         _set_up(path, connection)
-    if exclusive and (damage := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-        raise OperatorNeeded(_TEXTS[sqlite3.SQLITE_CORRUPT].format(path=path, detail=damage))
+    if exclusive and lock is None:
+        _check_whole(path, connection)
     _check_schema(path, connection)
     return connection
+
+
+def _check_whole(path: Path, connection: sqlite3.Connection) -> None:
+    damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if damage != "ok":
+        raise OperatorNeeded(_TEXTS[sqlite3.SQLITE_CORRUPT].format(path=path, detail=damage))
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """What SQLite says while a file is opened, in our own words."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        text = _text(path, error)
+        raise (Unavailable(text) if _code(error) in _PASSING else OperatorNeeded(text)) from error
 
 
 def _set_up(path: Path, connection: sqlite3.Connection) -> None:

@@ -41,6 +41,11 @@ class Addresses:
         self._resolve_at = 0.0
 
     @property
+    def known(self) -> tuple[str, ...]:
+        """Those that the last `resolve` found."""
+        return self._known
+
+    @property
     def capacity(self) -> int | None:
         """The most that can be lent at once, at least 1; None without bounds. Grows with the first `resolve`."""
         each = None if self._each_max is None else self._each_max * max(1, len(self._known))

@@ -175,21 +175,29 @@ def test_a_resource_of_another_kind_is_refused(tmp_path: Path, change: dict[str,
 @pytest.mark.parametrize(
     ("more", "problem"),
     [
-        ({"BatchSize": "ten"}, "mappings[0].BatchSize = 'ten': BatchSize: 'ten' is str; it must be a whole number"),
+        ({"BatchSize": "ten"}, "mappings[0].BatchSize = 'ten': BatchSize: 'ten' is a string; it must be a whole"),
         ({"BatchSize": "1e1"}, "mappings[0].BatchSize = '1e1'"), ({"BatchSize": "0"}, "mappings[0].BatchSize = '0'"),
         ({"Enabled": "yes"}, "mappings[0].Enabled = 'yes'"), ({"Enabled": 1}, "mappings[0].Enabled = 1"),
+        ({"BatchSize": [1]}, "mappings[0].BatchSize = [1]: BatchSize: this is a list; it must be a whole number"),
+        ({"BatchSize": {"a": 1}}, "BatchSize: this is a table; it must be"),
+        ({"BatchSize": 1.5}, "BatchSize = 1.5: BatchSize: 1.5 is a decimal number; it must be"),
+        ({"BatchSize": True}, "BatchSize = true: BatchSize: true is a boolean; it must be"),
         ({"KMSKeyArn": "a", "KmsKeyArn": "b"}, "mappings[0].KmsKeyArn: is another spelling of KMSKeyArn: keep one"),
         ({"Tags": [{"Key": "a", "Value": "b"}, {"Key": "a"}]}, "mappings[0].Tags[1].Key = 'a': stands twice"),
         ({"Tags": ["a"]}, "mappings[0].Tags[0]: must be a {Key, Value}"),
         ({"Tags": [{"Value": "a"}]}, "mappings[0].Tags[0]: must be a {Key, Value}"),
         ({"Tags": [{"Key": [], "Value": "a"}]}, "mappings[0].Tags[0].Key: must be a string"),
-        ({"Tags": "a"}, "mappings[0].Tags = 'a': Tags: 'a' is str; it must be a table of names and strings"),
+        ({"Tags": "a"}, "mappings[0].Tags = 'a': Tags: 'a' is a string; it must be a table of names and strings"),
         ({"BatchSiez": 5}, "mappings[0].BatchSiez: is unknown: did you mean BatchSize?"),
         (
             {"FilterCriteria": {"Filters": [{"Pattern": {"body": "x"}}]}},
             "mappings[0].FilterCriteria.Filters[0].Pattern = {'body': 'x'}: Invalid filter pattern definition. 'body'",
         ),
         ({"FilterCriteria": {"Filters": [{"Pattern": {"body": [float("inf")]}}]}}, "Pattern: holds .nan or .inf"),
+        *[
+            ({"FilterCriteria": {"Filters": [], name: 1}}, f"FilterCriteria has no member {name!r}; it takes Filters.")
+            for name in ("Filters.7", "Filters[7]", "Filters.²", "Filters.x", "[", ".", "Filters.Filters.0.0")
+        ],
         ({"Connection": "nobody"}, "Connection = 'nobody': is no key of connections: (there are: other)"),
     ],
 )  # fmt: skip

@@ -136,7 +136,9 @@ async def test_a_missing_destination_is_named_beside_the_words_of_aws(moto_url: 
     assert any(
         f"{STREAM}: DestinationConfig.OnFailure {lost}: Error occurred while GetQueueUrl" in one for one in texts
     )
-    assert any(f"{QUEUE}: EventInvokeConfig OnFailure {lost}: Error occurred while GetQueueUrl" in one for one in texts)
+    for name in ("EventInvokeConfig OnFailure", "DeadLetterConfig"):
+        assert any(f"{QUEUE}: {name} {lost}: Error occurred while GetQueueUrl" in one for one in texts), name
+    assert any(f"{QUEUE}: Nothing takes a connection at 127.0.0.1:9 (Connection refused)" in one for one in texts)
 
 
 async def test_source_destination_and_target_are_each_called_as_the_mapping_says(

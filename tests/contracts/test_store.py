@@ -10,9 +10,10 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,7 +23,7 @@ from esm.aws.sessions import Sessions
 from esm.errors import Conflict, OperatorNeeded, RequestRefused, StoreTooNew, Unavailable, ValueTooLarge
 from esm.model.stored import VALUE_BYTES_MAX, Key
 from esm.ports import Store
-from esm.stores import open_store
+from esm.stores import lending, open_store
 from esm.stores.disk import file_system
 
 KEY = Key("lease", "mapping-1", "shard-1")
@@ -42,19 +43,68 @@ async def opened(kind: str) -> AsyncIterator[Store]:
 @asynccontextmanager
 async def table(endpoint: str) -> AsyncIterator[Store]:
     sessions = Sessions("us-east-1", endpoint, {}, lambda *_: None)
+    store = await open_store(f"dynamodb://esm-{uuid.uuid4().hex}", sessions, exclusive=True)
     try:
-        yield await open_store(f"dynamodb://esm-{uuid.uuid4().hex}", sessions, exclusive=True)
+        yield store
     finally:
-        await sessions.aclose()
+        await store.aclose()
 
 
-@pytest.fixture(params=["memory", "sqlite", "ministack", "moto_url"])
+class Losing(Sessions):
+    """Sessions that do not hear the next answers; what was asked is done, and something may happen meanwhile."""
+
+    answers_lost = 0
+    meanwhile: Callable[[], Awaitable[object]] | None = None
+
+    async def call(self, client: Any, operation: str, **parameters: object) -> dict[str, Any]:
+        answer = await super().call(client, operation, **parameters)
+        if not self.answers_lost:
+            return answer
+        self.answers_lost -= 1
+        if self.meanwhile is not None:
+            await self.meanwhile()
+        raise Unavailable("the answer was lost")
+
+
+TABLES = ["ministack", pytest.param("dynamodb_local", marks=pytest.mark.node), "moto_url"]
+
+
+@pytest.fixture(params=["memory", "sqlite", *TABLES])
 async def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Store]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     is_table = request.param not in {"memory", "sqlite"}
     async with table(request.getfixturevalue(request.param)) if is_table else opened(request.param) as it:
         yield it
+
+
+@pytest.mark.parametrize("server", TABLES)
+async def test_a_table_knows_its_own_write_again_when_the_answer_was_lost(
+    server: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    url, name = request.getfixturevalue(server), f"dynamodb://esm-{uuid.uuid4().hex}"
+    sessions = Losing("us-east-1", url, {}, lambda *_: None)
+    store = await open_store(name, sessions, exclusive=True)
+    other = await open_store(name, Sessions("us-east-1", url, {}, lambda *_: None), exclusive=True)
+    version = None
+    for value in (b"a", b"b"):
+        sessions.answers_lost = 2
+        version = await store.put(KEY, value, version)
+        stored = await other.get(KEY)
+        assert stored is not None
+        assert (stored.value, stored.version) == (value, version)
+    assert version is not None
+    ours = version
+    sessions.answers_lost, sessions.meanwhile = 1, lambda: other.put(KEY, b"theirs", ours + 1)
+    with pytest.raises(Conflict, match=f"has version {ours + 2}, expected was {ours}"):
+        await store.put(KEY, b"c", ours)
+    sessions.answers_lost, sessions.meanwhile = 1, None
+    await store.delete(KEY, ours + 2)
+    assert await other.get(KEY) is None
+    await store.aclose()
+    await other.aclose()
 
 
 async def test_a_missing_key_has_no_value(store: Store) -> None:
@@ -151,6 +201,23 @@ async def scanned(store: Store, limit: int) -> list[str]:
         after = page.after
         if after is None:
             return found
+
+
+async def test_a_scan_shows_every_write_that_was_answered_before_it(store: Store) -> None:
+    version = None
+    for value in (b"a", b"b", b"c"):
+        version = await store.put(KEY, value, version)
+        assert [item.value for item in (await store.scan("lease", "mapping-1")).items] == [value]
+    assert version is not None
+    await store.delete(KEY, version)
+    assert (await store.scan("lease", "mapping-1")).items == ()
+
+
+async def test_a_scan_of_large_values_reads_everything_once(store: Store) -> None:
+    names = [f"{n:02}" for n in range(8)]
+    for name in names:
+        await store.put(Key("lease", "one", name), name.encode() * (VALUE_BYTES_MAX // 2), None)
+    assert await scanned(store, limit=1000) == names
 
 
 ITEMS = st.sampled_from(["a", "b", "c"])
@@ -488,3 +555,77 @@ def test_the_file_system_of_a_folder_is_the_innermost_mount() -> None:
     assert file_system(Path("/srv/local disk/state"), mounts) == "xfs"
     assert file_system(Path("/srvother"), mounts) == "ext4"
     assert file_system(Path("/home/u/far/away"), mounts) == "fuse.sshfs"
+
+
+WORKER = """
+import asyncio, sys
+from esm.errors import EsmError
+from esm.model.stored import Key
+from esm.stores import open_store
+
+async def main():
+    store = await open_store(sys.argv[1], exclusive=True, lock=int(sys.argv[2]))
+    await store.put(Key("lease", "one", sys.argv[3]), b"a", None)
+    print("written", flush=True)
+    sys.stdin.readline()
+    await store.aclose()
+    sys.stdin.readline()
+
+try:
+    asyncio.run(main())
+except EsmError as error:
+    print(error, flush=True)
+"""
+
+
+def worker(url: str, lock: int, name: str, *lent: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", WORKER, url, str(lock), name]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=lent)
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+async def test_a_file_that_is_lent_is_shared_by_those_who_inherit_its_lock_and_by_nobody_else(tmp_path: Path) -> None:
+    url = f"sqlite://{tmp_path}/state.db"
+    with lending(url) as lock:
+        assert lock is not None
+        workers = [worker(url, lock, str(n), lock) for n in range(2)]
+        assert [said(one) for one in workers] == ["written\n", "written\n"]
+        with pytest.raises(OperatorNeeded, match=f"in use by process {os.getpid()}"):
+            await open_store(url, exclusive=True)
+        stranger = os.open(tmp_path / "state.db.lock", os.O_RDWR)
+        other = os.open(tmp_path / "state.db", os.O_RDWR)
+        for lent in (stranger, other, 999):
+            given = [lent] if lent != 999 else []
+            refused = worker(url, lent, "by hand", *given)
+            assert "is not lent by a supervisor to this process: start workers by `esm run" in said(refused)
+            refused.communicate()
+        os.close(stranger)
+        os.close(other)
+        for one in workers:
+            assert one.stdin is not None
+            one.stdin.write("\n")
+            one.stdin.flush()
+        with pytest.raises(OperatorNeeded, match="in use by process"):
+            await open_store(url, exclusive=True)  # a worker that closes does not unlock the file for all
+    for one in workers:
+        one.communicate()
+    store = await open_store(url, exclusive=True)
+    assert len((await store.scan("lease", "one")).items) == 2
+    await store.aclose()
+
+
+def test_what_cannot_be_shared_or_used_is_not_lent(tmp_path: Path) -> None:
+    with pytest.raises(RequestRefused, match=r"memory:// is each process's own: .* Name a file"), lending("memory://"):
+        pass
+    with pytest.raises(RequestRefused, match="is not known"), lending("redis://x"):
+        pass
+    with lending("dynamodb://some-table") as lock:
+        assert lock is None
+    garbage(tmp_path / "state.db")
+    for _ in range(2):  # the refusal lets go of the lock
+        with pytest.raises(OperatorNeeded, match="not a SQLite database"), lending(f"sqlite://{tmp_path}/state.db"):
+            pass

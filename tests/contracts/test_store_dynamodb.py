@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from esm.errors import Conflict, OperatorNeeded, Unavailable
+from esm.errors import Conflict, OperatorNeeded, StateMissing, Unavailable
 from esm.model.stored import Key
 from esm.stores import open_store
 from tests.fakes.aws_server import Ask, Said, aws_server, refusing, saying
@@ -20,6 +20,12 @@ KEYS = {
     ],
 }
 THERE = saying({"Table": {**KEYS, "TableStatus": "ACTIVE"}})
+TO_MAKE_IT = (
+    r"cannot be made \(.*not you\)\. Allow dynamodb:CreateTable, dynamodb:UpdateContinuousBackups on it, or make it: "
+    "aws dynamodb create-table --table-name table --billing-mode PAY_PER_REQUEST --attribute-definitions"
+    " AttributeName=pk,AttributeType=S AttributeName=sk,AttributeType=S --key-schema"
+    " AttributeName=pk,KeyType=HASH AttributeName=sk,KeyType=RANGE$"
+)
 GONE = refusing("ResourceNotFoundException")
 
 
@@ -90,11 +96,13 @@ async def test_throttling_is_backed_off() -> None:
 
 
 async def test_a_read_is_strongly_consistent() -> None:
-    async with aws_server(DescribeTable=THERE, GetItem=saying({})) as (fake, sessions):
+    async with aws_server(DescribeTable=THERE, GetItem=saying({}), Query=saying({"Items": []})) as (fake, sessions):
         store = await open_store("dynamodb://table", sessions, exclusive=True)
         await store.get(KEY)
+        await store.scan("lease", "mapping-1")
 
         assert fake.asked("GetItem")[0]["ConsistentRead"] is True
+        assert fake.asked("Query")[0]["ConsistentRead"] is True
 
 
 async def test_a_table_is_made_on_first_use_on_demand_and_with_recovery() -> None:
@@ -109,6 +117,26 @@ async def test_a_table_is_made_on_first_use_on_demand_and_with_recovery() -> Non
         assert fake.asked("UpdateContinuousBackups")[0]["PointInTimeRecoverySpecification"] == {
             "PointInTimeRecoveryEnabled": True
         }
+
+
+async def test_a_new_table_that_does_not_take_recovery_yet_is_asked_again() -> None:
+    async with aws_server(
+        DescribeTable=[GONE, THERE], CreateTable=saying({}),
+        UpdateContinuousBackups=[refusing("ContinuousBackupsUnavailableException"), saying({})],
+    ) as (fake, sessions):  # fmt: skip
+        warnings: list[str] = []
+        await open_store("dynamodb://table", sessions, exclusive=True, warn=warnings.append)
+
+        assert len(fake.asked("UpdateContinuousBackups")) == 2
+        assert not warnings
+
+
+async def test_a_table_that_is_still_being_made_is_waited_for() -> None:
+    creating = saying({"Table": {**KEYS, "TableStatus": "CREATING"}})
+    async with aws_server(DescribeTable=[creating, creating, THERE]) as (fake, sessions):
+        await open_store("dynamodb://table", sessions, exclusive=True)
+
+        assert len(fake.asked("DescribeTable")) == 3
 
 
 async def test_a_table_that_another_worker_is_making_is_waited_for() -> None:
@@ -126,16 +154,31 @@ async def test_a_table_that_another_worker_is_making_is_waited_for() -> None:
 @pytest.mark.parametrize(
     ("script", "read_only", "error", "text"),
     [
-        ({"DescribeTable": GONE}, True, OperatorNeeded, "does not exist: no daemon has run with it"),
+        ({"DescribeTable": GONE}, True, StateMissing, "does not exist in us-east-1: no daemon has run with it"),
         (
             {"DescribeTable": GONE, "CreateTable": refusing("AccessDeniedException", "not you")}, False, OperatorNeeded,
-            r"cannot be made \(.*not you\): make it with the partition key pk \(string\) and the sort key sk",
+            TO_MAKE_IT,
         ),
         (
             {"DescribeTable": saying({"Table": {"TableStatus": "ACTIVE"}})}, False, OperatorNeeded,
-            "is another program's: .* Name another table",
+            "is another program's: its keys are none, .* Name another table",
         ),
-        ({"DescribeTable": refusing("AccessDeniedException", "not you")}, False, OperatorNeeded, "not you"),
+        (
+            {"DescribeTable": saying({"Table": {
+                "KeySchema": [{"AttributeName": "leaseKey", "KeyType": "HASH"}], "TableStatus": "ACTIVE",
+                "AttributeDefinitions": [{"AttributeName": "leaseKey", "AttributeType": "S"}],
+            }})},
+            False, OperatorNeeded,
+            r"The table table is another program's: its keys are leaseKey \(HASH, S\), and the state needs",
+        ),
+        (
+            {"DescribeTable": saying({"Table": {**KEYS, "TableStatus": "DELETING"}})}, False, OperatorNeeded,
+            "The table table is DELETING: wait for its end",
+        ),
+        (
+            {"DescribeTable": refusing("AccessDeniedException", "not you")}, True, OperatorNeeded,
+            r"cannot be looked at \(.*not you\): allow dynamodb:DescribeTable, .*dynamodb:Query on it",
+        ),
     ],
 )  # fmt: skip
 async def test_a_table_that_cannot_be_used_is_refused_with_why(
@@ -146,12 +189,16 @@ async def test_a_table_that_cannot_be_used_is_refused_with_why(
             await open_store("dynamodb://table", sessions, exclusive=True, read_only=read_only)
 
 
-async def test_a_table_that_goes_away_needs_an_operator() -> None:
-    async with aws_server(DescribeTable=THERE, GetItem=GONE) as (_, sessions):
+async def test_a_table_that_goes_away_is_waited_for_and_so_is_a_permission() -> None:
+    refused = refusing("AccessDeniedException", "not you")
+    async with aws_server(DescribeTable=THERE, GetItem=GONE, PutItem=refused) as (fake, sessions):
         store = await open_store("dynamodb://table", sessions, exclusive=True)
 
-        with pytest.raises(OperatorNeeded, match="does not exist any more"):
+        with pytest.raises(Unavailable, match="does not exist any more"):
             await store.get(KEY)
+        with pytest.raises(Unavailable, match=r"The table table: .*not you"):
+            await store.put(KEY, b"value", None)
+        assert len(fake.asked("PutItem")) == 1
 
 
 async def test_an_answer_in_another_language_is_unavailable() -> None:

@@ -1,10 +1,12 @@
 """Tokens and certificates of functions behind HTTP: used, read again when they change, and shown nowhere."""
 
+import asyncio
 import socket
 import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -17,12 +19,14 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from esm.errors import OperatorNeeded, RequestRefused
+from esm.errors import OperatorNeeded, RequestRefused, Unavailable
+from esm.model.function import UrlFunction
 from esm.model.invocation import Answer, Ending, Misconfigured, Unreachable
 from esm.targets import lost
+from esm.targets.connecting import check_connection
 from esm.targets.watched import FILE_BYTES_MAX, Watched
 from tests.fakes.rie_server import RieServer, answering, rie_server
-from tests.fakes.url_functions import invocation, made, target_for
+from tests.fakes.url_functions import ARN, ROLE, invocation, made, target_for
 
 OK = Answer("request-1", b"1")
 PROTOCOLS = pytest.mark.parametrize("protocol", ["rie", "web-adapter", "http"])
@@ -185,6 +189,30 @@ async def test_a_server_is_known_by_its_authority_and_its_name(protocol: str, au
             text = problem(await target.invoke(invocation()))
             assert "The certificate of 127.0.0.1 is not trusted" in text
             assert "mismatch" in text
+
+
+async def test_a_connection_is_asked_for_without_an_invocation(authority: Authority) -> None:
+    async with rie_server(answering(200, b"1"), tls=authority.server("localhost")) as server:
+        named = UrlFunction("billing", ARN, ROLE, f"https://localhost:{server.port}/?key=s3cret", "http", 3)
+        await check_connection(replace(named, ca_file=authority.ca_file))
+        with pytest.raises(OperatorNeeded, match=r"certificate of localhost is not trusted.*CaFile"):
+            await check_connection(named)
+    assert server.calls == []
+    with pytest.raises(Unavailable, match=r"localhost:.*Connection refused.*start the function 'billing'") as caught:
+        await check_connection(named)
+    assert "s3cret" not in str(caught.value)
+
+
+async def test_a_server_without_tls_is_told_from_one_that_is_away() -> None:
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        place = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        await check_connection(UrlFunction("billing", ARN, ROLE, f"http://{place}", "rie", 3))
+        with pytest.raises(Unavailable, match=r"\(TLS: "):
+            await check_connection(UrlFunction("billing", ARN, ROLE, f"https://{place}", "rie", 3))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])

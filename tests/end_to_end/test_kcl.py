@@ -273,7 +273,7 @@ def test_other_tables_are_refused(world: World, kinesalite: str, dynamodb: str, 
     )
     assert "no positions" in kcl(world, "export", application.name).stderr
     world.settings["ESM_STATE"] = "memory://"
-    assert "is not a SQLite file" in kcl(world, "import", application.name, "--yes").stderr
+    assert "ends with this command" in kcl(world, "import", application.name, "--yes").stderr
 
 
 @EVERYWHERE

@@ -133,3 +133,15 @@ async def test_a_start_without_hosted_functions_makes_no_folder(tmp_path, here: 
     host.end_leftovers()
     await host.aclose()
     assert not (tmp_path / "none").exists()
+
+
+def test_an_entry_that_a_daemon_beside_this_one_is_writing_is_left_alone_until_that_has_died(tmp_path):
+    with subprocess.Popen(["sleep", "600"]) as beside:
+        unfinished = tmp_path / f"{leftovers.new_token()}.{beside.pid}"
+        unfinished.touch()
+        assert leftovers.end_all(tmp_path) == []
+        assert unfinished.exists()
+        beside.kill()
+        beside.wait()
+        assert leftovers.end_all(tmp_path) == []
+    assert not list(tmp_path.iterdir())

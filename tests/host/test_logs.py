@@ -104,6 +104,16 @@ def test_files_stay_within_their_share_and_the_oldest_goes(tmp_path):
     assert [record["number"] for record in logs.records(tmp_path, "orders")][-2:] == [499, 500]
 
 
+def test_two_daemons_write_one_log_and_lose_nothing_that_is_kept(tmp_path):
+    writers = [FunctionLogs(tmp_path, 50_000, pytest.fail) for _ in range(2)]
+    for number in range(400):
+        writers[number % 2].write("orders", {"number": number, "line": "x" * 50})
+    for writer in writers:
+        writer.close()
+    assert all(file.stat().st_size <= 10_000 for file in tmp_path.iterdir())
+    assert [record["number"] for record in logs.records(tmp_path, "orders")] == list(range(400))
+
+
 def test_what_cannot_be_written_is_said_once(tmp_path):
     (tmp_path / "logs").write_text("a file")
     said: list[str] = []

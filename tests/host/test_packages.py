@@ -164,8 +164,24 @@ def test_layers_lie_above_one_another_in_their_order(tmp_path):
     assert made.layers([], code) is None
     with pytest.raises(OperatorNeeded, match="Cannot reference more than 5 layers"):
         made.layers([first] * 6, code)
-    made.clear()
-    assert not (tmp_path / "packages").exists()
+
+
+def test_what_a_daemon_uses_is_not_removed_by_another_and_what_nobody_uses_is(tmp_path):
+    source = packed(tmp_path / "code.zip", ("app.py", b"1", REGULAR))
+    first, second = Packages(tmp_path / "packages"), Packages(tmp_path / "packages")
+    made = first.code(source)
+    second.clear()
+    assert made.is_dir()
+    assert second.code(source) == made
+    first.close()
+    Packages(tmp_path / "packages").clear()
+    assert made.is_dir()
+    second.close()
+    Packages(tmp_path / "packages").clear()
+    assert not made.exists()
+    assert first.code(source) == made
+    assert (made / "app.py").read_bytes() == b"1"
+    first.close()
 
 
 def test_code_and_layers_together_stay_below_the_limit(tmp_path):

@@ -12,6 +12,7 @@ from esm.model.async_event import AsyncCondition, AsyncEvent, Recipient
 from esm.model.clocks import UnixTime
 from esm.model.function import AsyncRules
 from esm.model.invocation import Abandoned, Answer, Ending, Misconfigured, Refused, Throttled, Unreachable
+from esm.model.stored import Blob
 from esm.rules import async_stored, asynchronous
 from esm.rules.asynchronous import Later, Lost, Settled
 
@@ -169,6 +170,21 @@ def test_what_is_stored_is_what_is_read_however_large(one: AsyncEvent, ending: E
     assert found.parts == len(parts)
     assert max(len(piece) for piece in (value, *parts)) <= 350 * 1024
     assert async_stored.event_of(found, b"".join(parts) or found.body) == one
+
+
+def test_a_body_that_is_a_blob_leaves_a_value_that_names_it_and_a_marker_that_does_too() -> None:
+    one = event(payload=b"x" * 400_000)
+    assert not async_stored.fits(one)
+    blob = Blob.of("async/07/f/name", async_stored.body_of(one))
+    value, parts = async_stored.encode(one, "name", blob)
+    found = async_stored.decode(value)
+    assert (parts, found.blob, found.parts_name, found.is_apart, len(value) < 2000) == ([], blob, "name", True, True)
+    assert async_stored.event_of(found, one.payload) == one
+    marker = async_stored.encode_marker(blob)
+    assert async_stored.decode_marker(marker) == blob
+    for other in (b"{}", marker.replace(b'"format":1', b'"format":2')):
+        with pytest.raises(OperatorNeeded, match="not written by this version"):
+            async_stored.decode_marker(other)
 
 
 @given(st.floats(0, 1e10), st.floats(0, 1e10))

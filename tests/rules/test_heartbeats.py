@@ -5,12 +5,14 @@ import json
 import pytest
 
 from esm.errors import OperatorNeeded, StoreTooNew
+from esm.model.clocks import UnixTime
 from esm.model.worker import Heartbeat, HostLock, Known, owner_name, worker_of
 from esm.rules import heartbeats
 
 FULL = Heartbeat(
-    "pod-0", "a1b2", 17, 1, is_leaving=True, is_released=True, mappings={"uuid": Known("d", 3)},
-    busy=frozenset({"q"}), broken=frozenset({"r"}), lock=HostLock("/x", 1, 2, "boot"), ended=("z",),
+    "pod-0", "a1b2", 17, 1, at=UnixTime(12.5), is_leaving=True, is_released=True, mappings={"uuid": Known("d", 3)},
+    busy=frozenset({"q"}), broken=frozenset({"r"}), unlisted=frozenset({"u"}),
+    lock=HostLock("/x", 1, 2, "boot"), ended=("z",), moves={"gone": 2},
     extra={"colour": "blue"},
 )  # fmt: skip
 

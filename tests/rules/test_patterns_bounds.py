@@ -11,7 +11,7 @@ import pytest
 from esm.model.arn import SourceKind
 from esm.rules.patterns import PatternRefused, compile_filter, consistency, folding, reason_invalid
 from esm.rules.patterns.conditions import Condition
-from esm.rules.patterns.consistency import ENTRIES_MIN, ENTRIES_PER_ELEMENT, Budget, is_satisfied
+from esm.rules.patterns.consistency import ENTRIES_MIN, ENTRIES_PER_ELEMENT, LOOKS_MIN, Budget, is_satisfied
 from esm.rules.patterns.fields import NESTED_MAX, Level, Route, TooComplex, walk
 from esm.rules.patterns.parsing import CONJUNCTIONS_MAX, parse
 from esm.rules.patterns.reading import DEPTH_MAX
@@ -79,6 +79,48 @@ def test_a_riddle_made_of_ambiguous_paths_ends_at_its_budget() -> None:
     with pytest.raises(TooComplex):
         searched(pattern, record)
     assert not body(pattern, json.dumps(record))
+
+
+def test_elements_that_are_looked_at_in_vain_count_too() -> None:
+    """Each element of one array is good for the first condition, and none of the other array for the second one."""
+    count = 3000
+    record = {"a": {"b": [{"x": 1, "y": 3}] * count}, "a.b": [{"x": 2, "y": 3}] * count}
+    (way,) = parse('{"a": {"b": {"x": [1], "y": [2]}}}')
+    level = Level()
+    elements = walk(record, Route.of(way), level)
+    budget = Budget(elements, len(way))
+    looks = budget.looks_left
+    with pytest.raises(TooComplex):
+        is_satisfied([(path, way[path]) for path in sorted(way)], level, budget)
+    assert looks == LOOKS_MIN + (ENTRIES_PER_ELEMENT + 2) * elements < count**2
+    assert not body({"a": {"b": {"x": [1], "y": [2]}}}, json.dumps(record))
+
+
+@pytest.mark.parametrize("count", [1, 30])
+def test_many_conditions_on_a_large_array_are_decided(count: int) -> None:
+    """Every condition is met outside the array, and looks into it for the absence that follows."""
+    names = [f"c{index:02}" for index in range(count)]
+    pattern = {"a": {**{name: [1] for name in names}, "z": [{"exists": False}]}}
+    plain = {f"a.{name}": 1 for name in names}
+    record = {**plain, "a": [{**dict.fromkeys(names, 2), "z": 1}] * 2000}
+    assert body(pattern, json.dumps(record)) == body(pattern, json.dumps({**record, "a": record["a"][:1]}))  # type: ignore[index]
+
+
+def test_paths_that_begin_alike_are_laid_out_once() -> None:
+    steps = ["a"] * (DEPTH_MAX - 3)
+    paths = [".".join([*steps, f"l{index}"]) for index in range(400)]
+    route = Route.of(paths)
+    assert route.onward[".".join(steps)].onward.keys() == {f"l{index}" for index in range(400)}
+    assert len(route.onward) == len(steps) + 400
+    assert walk({"a.a": {".".join(steps[2:]): {"l7": 1}}, paths[0]: 2}, route, level := Level()) == 0
+    assert level.values == {paths[7]: [1], paths[0]: [2]}
+
+
+def test_a_name_without_characters_is_a_step_like_any_other() -> None:
+    found = compile_filter(['{"": {"b": [1]}}'], SourceKind.SQS)
+    assert found.matches(b'{"": {"b": 1}}')
+    assert found.matches(b'{".b": 1}')
+    assert not found.matches(b'{"b": 1}')
 
 
 def test_the_budget_is_in_proportion_to_the_record() -> None:

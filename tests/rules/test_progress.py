@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from esm.model.clocks import UnixTime
 from esm.model.position import AfterSequence, AtTimestamp, TrimHorizon
-from esm.rules.progress import Progress, lowest
+from esm.rules.progress import Progress, ahead, lowest, was_taken
 
 
 def after(sequence: int) -> AfterSequence:
@@ -20,6 +20,25 @@ def test_the_lowest_position_is_where_a_reader_sees_everything() -> None:
     assert lowest([after(10), after(9)]) == after(9)
     assert lowest([after(10), TrimHorizon()]) == TrimHorizon()
     assert lowest([AtTimestamp(UnixTime(3)), after(1)]) == AtTimestamp(UnixTime(3))
+
+
+LANES = st.lists(st.integers(0, 12), min_size=1, max_size=4).map(lambda found: tuple(map(after, found)))
+
+
+@given(LANES, LANES, st.integers(1, 4), st.integers(1, 15), st.integers(0, 7))
+def test_lanes_that_begin_at_the_lowest_position_miss_nothing_and_repeat_nothing(
+    first: tuple[AfterSequence, ...], second: tuple[AfterSequence, ...], factor: int, sequence: int, lane_hash: int
+) -> None:
+    layouts = ahead((first, second), (lowest((*first, *second)),) * factor)
+    is_taken = any(sequence <= number(one[lane_hash % len(one)]) for one in (first, second))
+    is_read = sequence > number(lowest((*first, *second)))
+    assert is_read <= (is_taken == was_taken(str(sequence), lane_hash, layouts))
+
+
+@given(LANES, LANES)
+def test_what_lanes_have_passed_is_forgotten(old: tuple[AfterSequence, ...], new: tuple[AfterSequence, ...]) -> None:
+    is_passed = min(map(number, new)) >= max(map(number, old))
+    assert ahead((old,), new) == (() if is_passed else (old,))
 
 
 @given(st.data(), st.integers(1, 4))

@@ -1,9 +1,11 @@
 """A bound holds at every moment, whoever writes in whichever order, and nobody starves once all have written."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esm.rules.shares import fair, next_grants, usable
+from esm.errors import OperatorNeeded, StoreTooNew
+from esm.rules.shares import decode, encode, fair, next_grants, usable
 
 NAMES = [f"w{n}" for n in range(6)]
 LIVE = st.sets(st.sampled_from(NAMES), min_size=1)
@@ -33,7 +35,7 @@ def test_the_sum_exceeds_a_limit_only_until_its_holders_have_shrunk(history) -> 
     for worker, others, limit, in_use in history:
         live = others | {worker}
         before = sum(grants.values())
-        after = next_grants(grants, live, limit, worker, in_use, "m")
+        after = next_grants(grants, live, live, limit, worker, in_use, "m")
         assert sum(after.values()) <= max(limit, before)
         assert set(after) <= live
         grants = after
@@ -43,10 +45,10 @@ def test_the_sum_exceeds_a_limit_only_until_its_holders_have_shrunk(history) -> 
 def test_the_division_becomes_fair_within_two_rounds(limit, live, history) -> None:
     grants: dict[str, int] = {}
     for worker, others, _, in_use in history:
-        grants = next_grants(grants, others | {worker}, limit, worker, in_use, "m")
+        grants = next_grants(grants, others | {worker}, others | {worker}, limit, worker, in_use, "m")
     for _ in range(2):
         for worker in sorted(live):
-            grants = next_grants(grants, live, limit, worker, 0, "m")
+            grants = next_grants(grants, live, live, limit, worker, 0, "m")
     assert grants == {worker: part for worker, part in fair(limit, live, "m").items() if part}
 
 
@@ -54,6 +56,20 @@ def test_the_division_becomes_fair_within_two_rounds(limit, live, history) -> No
 def test_what_is_in_use_is_not_given_away(limit, live, in_use) -> None:
     worker = min(live)
     grants = {worker: limit}
-    after = next_grants(grants, live, limit, worker, in_use, "m")
+    after = next_grants(grants, live, live, limit, worker, in_use, "m")
     assert after.get(worker, 0) >= min(in_use, limit)
     assert usable(after, live, limit, worker, "m") <= fair(limit, live, "m")[worker]
+
+
+def test_a_worker_that_leaves_keeps_what_it_uses_and_gives_the_rest() -> None:
+    after = next_grants({"w0": 4, "w1": 2}, {"w0", "w1"}, {"w1"}, 6, "w0", 3, "m")
+    assert after == {"w0": 3, "w1": 2}
+    assert next_grants(after, {"w0", "w1"}, {"w1"}, 6, "w1", 2, "m") == {"w0": 3, "w1": 3}
+
+
+def test_grants_come_back_as_they_were_and_foreign_values_are_refused() -> None:
+    assert decode(encode({"w0": 3})) == {"w0": 3}
+    with pytest.raises(StoreTooNew):
+        decode(b'{"format": 99}')
+    with pytest.raises(OperatorNeeded):
+        decode(b'{"format": 1, "grants": 3}')

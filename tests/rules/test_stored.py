@@ -12,7 +12,7 @@ from esm.model.clocks import UnixTime
 from esm.model.lease import Lease
 from esm.model.mapping import State
 from esm.model.position import AfterSequence, AtTimestamp, Position, TrimHorizon
-from esm.model.stored import VALUE_BYTES_MAX
+from esm.model.stored import VALUE_BYTES_MAX, Blob
 from esm.model.view import MappingView, ShardView
 from esm.model.window import StoredState
 from esm.rules.stored import (
@@ -23,8 +23,10 @@ from esm.rules.stored import (
     decode_status,
     encode_lease,
     encode_state,
+    encode_state_blob,
     encode_status,
     merged_status,
+    state_blob,
 )
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -57,6 +59,7 @@ def leases(draw: st.DrawFn) -> Lease:
         is_finished=draw(st.booleans()),
         extra=draw(UNKNOWN),
         window=draw(st.none() | WINDOWS),
+        done=tuple(draw(st.lists(st.lists(POSITIONS, min_size=1, max_size=10).map(tuple), max_size=3))),
     )
 
 
@@ -125,6 +128,16 @@ def test_a_state_that_is_not_the_one_pointed_to_is_an_operators_matter() -> None
             decode_state(values, window)
     with pytest.raises(StoreTooNew, match="stored window state has format 2"):
         decode_state([b'{"format":2}'], window)
+
+
+def test_a_part_of_a_state_says_whether_it_stands_for_a_blob() -> None:
+    blob = Blob.of("window/u/s!1!1", b"state")
+    assert state_blob(encode_state_blob(blob)) == blob
+    assert state_blob(encode_state(b"{}")[0]) is None
+    with pytest.raises(OperatorNeeded, match="window state is not readable"):
+        state_blob(b'{"format":1}')
+    with pytest.raises(StoreTooNew, match="stored window state has format 2"):
+        state_blob(b'{"format":2}')
 
 
 def test_an_unknown_attribute_never_replaces_a_known_one() -> None:

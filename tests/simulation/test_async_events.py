@@ -19,15 +19,16 @@ from esm.model.mapping import InvocationType
 from esm.model.notice import AsyncNotice
 from esm.model.outcome import Outcome
 from esm.model.record import Message
-from esm.model.stored import Key
+from esm.model.stored import Blob, Key
+from esm.rules import async_stored
+from esm.rules.buckets import bucket_of
 from esm.rules.scaling import Pressure
-from esm.runtime.async_bucket import bucket_of
 from esm.runtime.async_events import Accepting, AsyncEvents
 from esm.runtime.async_function import AsyncFunction
 from esm.runtime.gate import Gate
 from esm.runtime.invoker import Invoker
 from esm.telemetry import Telemetry
-from tests.simulation.world import FUNCTION, QUEUE, FakeTarget, World, queue_mapping
+from tests.simulation.world import FUNCTION, QUEUE, FakeBlobs, FakeTarget, World, queue_mapping
 
 OTHER = Arn.parse("arn:aws:lambda:us-east-1:000000000000:function:other")
 
@@ -144,6 +145,7 @@ def test_every_accepted_event_ends_in_success_at_its_destinations_or_in_a_counte
         chance.choice([None, QUEUE]), chance.choice([None, QUEUE]),
     )  # fmt: skip
     play = Play(seed, rules)
+    play.world.blobs = FakeBlobs(play.world) if seed % 2 else None
 
     async def main() -> None:
         for _ in range(chance.randint(1, 4)):
@@ -156,6 +158,7 @@ def test_every_accepted_event_ends_in_success_at_its_destinations_or_in_a_counte
     missing = play.accepted - play.world.taken() - told
     assert len(missing) <= play.dropped()
     assert play.target.in_flight_max <= 3
+    assert play.world.blobs is None or not play.world.blobs.held, "the bucket holds what the store does not know"
 
 
 def test_a_failing_event_is_tried_three_times_and_told_to_both_recipients() -> None:
@@ -225,6 +228,26 @@ def test_a_function_that_hangs_holds_up_no_other() -> None:
             await play.accept(50)
             await anyio.sleep(60)
             assert play.accepted - before == play.told[Recipient.ON_SUCCESS].ids()
+            tasks.cancel_scope.cancel()
+
+    simulate(main)
+
+
+def test_what_runs_already_takes_no_memory_from_what_is_to_be_looked_at() -> None:
+    play = Play(17, RULES, faults=False, concurrency=40)
+    play.world.buffer_bytes = 32 * 1024 * 1024
+    play.target._duration_s = 1e6
+    ids = [name for name in (f"r{number}" for number in range(3000)) if bucket_of(name) == 0][:40]
+
+    async def main() -> None:
+        events = play.fresh()
+        async with anyio.create_task_group() as tasks:
+            await play.world.budget.reserve(30 * 1024 * 1024)
+            for name in ids:
+                await events.accept(FUNCTION, b'{"Records": [{"id": 1, "key": "k"}]}', request_id=name)
+            tasks.start_soon(events.run)
+            await anyio.sleep(60)
+            assert play.target.in_flight == len(ids)
             tasks.cancel_scope.cancel()
 
     simulate(main)
@@ -340,6 +363,58 @@ def test_parts_without_an_event_are_cleaned_up_and_those_of_an_event_stay() -> N
     assert play.stored() == 1
 
 
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_large_bodies_are_blobs_which_go_with_their_event_and_are_found_after_a_crash(*, is_changed: bool) -> None:
+    play = Play(19, AsyncRules(), faults=False)
+    blobs = play.world.blobs = FakeBlobs(play.world)
+    owner = f"{bucket_of('large'):02d}/{FUNCTION}/parts"
+    left = Blob.of(f"async/{owner}/left", b"left")
+
+    async def main() -> None:
+        events, store = play.fresh(), play.world.store.inner
+        await events.accept(FUNCTION, json.dumps({"Records": [], "pad": "x" * 700_000}).encode(), request_id="large")
+        (blob,) = blobs.held
+        assert len((await store.scan("async", owner)).items) == 1, "a marker alone"
+        await store.put(Key("async", owner, f"{'0' * 15}-gone-1-blob"), async_stored.encode_marker(left), None)
+        await blobs.put(left, b"left")
+        await store.put(Key("async", owner, f"{'0' * 15}-newer-1-blob"), b'{"format":2}', None)
+        function, play.functions = play.functions, {}
+        await anyio.sleep(1000)
+        play.world.blobs = None
+        await play.work(60)
+        assert blobs.held == {blob, left}, "without a bucket nothing is lost"
+        play.world.blobs = blobs
+        await play.work(60)
+        (moved,) = blobs.held
+        assert moved.sha256 == blob.sha256, "put back for later, the event has a blob of its own"
+        play.functions = function
+        if is_changed:
+            del blobs._held[moved]
+        await play.work(600)
+
+    simulate(main)
+    assert play.dropped() == int(is_changed)
+    assert len(play.world.invocations) == int(not is_changed)
+    assert not blobs.held
+    assert play.stored() == 1 + int(is_changed), "a newer version's marker, and that of the event whose blob was gone"
+
+
+def test_events_wait_for_a_bucket_that_is_not_named_any_more() -> None:
+    play = Play(20, AsyncRules(), faults=False)
+    blobs = play.world.blobs = FakeBlobs(play.world)
+
+    async def main() -> None:
+        await play.fresh().accept(FUNCTION, json.dumps({"Records": [], "pad": "x" * 700_000}).encode())
+        play.world.blobs = None
+        await play.work(600, graceful=False)
+        assert not play.world.invocations
+        play.world.blobs = blobs
+        await play.work(600)
+
+    simulate(main)
+    assert (len(play.world.invocations), play.dropped(), blobs.held) == (1, 0, set())
+
+
 async def _lose_parts(play: Play, owner: str) -> None:
     store = play.world.store.inner
     for item in (await store.scan("async", owner)).items:
@@ -386,7 +461,7 @@ def test_a_mapping_hands_its_batches_over_and_says_what_was_not_stored() -> None
 
     async def main() -> None:
         events = play.fresh()
-        target = Accepting(events, play.target, play.world.around())
+        target = Accepting(events, "role", play.world.around())
         assert await target.facts() == FunctionFacts(None, "role")
         assert target.concurrency is None
         await target.wait_free()

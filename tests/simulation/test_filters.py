@@ -9,6 +9,7 @@ import anyio
 
 from esm.model.clocks import Instant
 from esm.model.position import AfterSequence
+from esm.model.record import Message
 from esm.rules import stored
 from tests.simulation import test_queues as queues
 from tests.simulation import test_streams as streams
@@ -207,6 +208,31 @@ def test_deletions_that_hang_bound_how_many_messages_are_discarded_at_once() -> 
                 while play.queue.messages:  # noqa: ASYNC110 - the virtual clock jumps
                     await anyio.sleep(0.1)
             await stop(play)
+
+    queues.simulate(main)
+
+
+def test_wanted_messages_do_not_wait_for_the_deletion_of_those_received_with_them() -> None:
+    wanted = set(range(0, 2000, 10))
+    filters = only(*[f"k{number}" for number in wanted])
+    play = queues.Play(8, queue_mapping(filters=filters, pollers_min=10), faults=False, visibility_s=600)
+
+    async def hang(_: object) -> list[Message]:
+        await anyio.sleep_forever()
+        return []
+
+    play.queue.delete = hang  # type: ignore[method-assign]
+
+    async def main() -> None:
+        play.queue.send(2000)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(play.work)
+            await anyio.sleep(20)
+            received = {message.id for message in play.queue.messages.values() if message.receives}
+            assert len(received) >= 200
+            assert play.world.taken() == received & wanted
+            play.world.may_cancel_receives = True
+            tasks.cancel_scope.cancel()
 
     queues.simulate(main)
 

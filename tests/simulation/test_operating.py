@@ -454,9 +454,9 @@ def test_orders_that_a_forgotten_mapping_had_are_gone() -> None:
         await play.work(10)
         await play.rewind(TrimHorizon())
         await play.catalogue.pause("u", UnixTime(1.0), BY)
-        assert await play.catalogue.forget("u", "w") > 2
+        assert await play.catalogue.forget("u", ["w"]) > 2
         assert await play.catalogue.controls() == []
-        assert set((await play.catalogue.stands("u", "w")).values()) == {0}
+        assert set((await play.catalogue.stands("u", ["w"])).values()) == {0}
         assert await play.world.store.inner.get(Key("lease", "u", "shard-0000")) is None
         await play.work(10)
 

@@ -488,7 +488,29 @@ def test_quiet_queues_leave_memory_to_those_that_have_messages() -> None:
     simulate(main)
     assert max(taken_at) < 2.5
     assert around.budget.used_bytes == 0
-    assert all(len(play.queue.polls) < 2.2 * max(play.queue.polls) for play in plays)
+    assert all(len(play.queue.polls) < 1.2 * max(play.queue.polls) for play in plays)
+
+
+def test_receivers_that_take_turns_at_a_quiet_queue_all_come_with_its_first_message() -> None:
+    play = Play(18, queue_mapping(pollers_min=20), faults=False, visibility_s=600)
+    play.target._duration_s = 600
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(play.work)
+            await anyio.sleep(0.0001)
+            play.world.budget.idle(play.world.budget.limit_bytes // 2)
+            await anyio.sleep(60)
+            polls = len(play.queue.polls)
+            await anyio.sleep(60)
+            assert len(play.queue.polls) - polls <= 61
+            play.queue.send(1000)
+            await anyio.sleep(3)
+            assert len(play.world.invocations) >= 20
+            play.world.may_cancel_receives = True
+            tasks.cancel_scope.cancel()
+
+    simulate(main)
 
 
 def test_a_batch_that_is_filled_up_is_not_asked_for_without_a_pause() -> None:

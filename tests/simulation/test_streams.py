@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
 from dataclasses import replace
@@ -14,6 +15,7 @@ import pytest
 from trio.testing import MockClock
 
 from esm.model.clocks import Instant
+from esm.model.lease import Lease
 from esm.model.mapping import Mapping, StartingPosition
 from esm.model.notice import Condition
 from esm.model.position import AfterSequence
@@ -26,6 +28,7 @@ from tests.simulation.world import (
     FakeStream,
     FakeTarget,
     World,
+    hash_of,
     stream_mapping,
 )
 
@@ -167,6 +170,32 @@ def test_nothing_is_lost_reordered_or_stuck(seed: int) -> None:
             for _ in range(play.world.random.randint(1, 4)):
                 lasts = play.world.random.random() * 60
                 await play.work(lasts, graceful=play.world.random.random() < 0.5)
+        await play.until_settled()
+
+    simulate(main)
+    play.check_order()
+    play.check_positions()
+
+
+def test_changes_of_the_factor_lose_and_reorder_nothing(seed: int) -> None:
+    play = Play(seed, drawn(seed))
+    chance = Random(seed)
+
+    async def change() -> None:
+        while True:
+            await anyio.sleep(chance.random() * 30)
+            play.mapping = replace(play.mapping, parallelization_factor=chance.randint(1, 6))
+            if play.runner is not None:
+                assert play.runner.update(play.mapping)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(change)
+            async with anyio.create_task_group() as writing:
+                writing.start_soon(write_for, play, 120, 8)
+                for _ in range(3):
+                    await play.work(chance.random() * 60, graceful=chance.random() < 0.5)
+            tasks.cancel_scope.cancel()
         await play.until_settled()
 
     simulate(main)
@@ -320,6 +349,54 @@ def test_a_changed_factor_is_taken_over_while_running_and_across_restarts() -> N
     play.check_order()
     leases = [stored.decode_lease(values[-1]) for key, values in play.world.store.history.items() if key.item[0] != "!"]
     assert {len(lease.positions) for lease in leases if not lease.is_finished} == {1}
+
+
+def test_lanes_at_different_places_are_changed_between_two_batches_and_nothing_is_delivered_again() -> None:
+    play = Play(7, stream_mapping(batch_size=1, parallelization_factor=2), faults=False, shards=1)
+    hot = next(key for key in map(str, range(9)) if hash_of(key) % 2 == 0)
+    others = [key for key in map(str, range(9)) if hash_of(key) % 2 == 1]
+    invoke = play.target.invoke
+
+    async def slow(invocation: Any) -> Any:
+        if json.loads(invocation.payload)["Records"][0]["key"] == hot:
+            await anyio.sleep(2)
+        return await invoke(invocation)
+
+    play.target.invoke = slow  # type: ignore[method-assign]
+
+    async def write() -> None:
+        while True:
+            await anyio.sleep(0.5)
+            for key in (hot, *others):
+                play.stream.write(key)
+
+    def lease() -> Lease:
+        key = next(key for key in play.world.store.history if key.kind == "lease" and not key.item.startswith("!"))
+        return stored.decode_lease(play.world.store.history[key][-1])
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(write)
+            tasks.start_soon(play.work)
+            for factor in (5, 1, 3):
+                await anyio.sleep(60)
+                assert play.runner is not None
+                assert play.runner.update(replace(play.mapping, parallelization_factor=factor))
+                await anyio.sleep(10)
+                assert lease().factor == factor
+                assert lease().done, "the lanes were at one place"
+            play.runner.stop.set(Instant(anyio.current_time() + 30))
+            tasks.cancel_scope.cancel()
+        play.mapping = replace(play.mapping, parallelization_factor=3)
+        play.target.invoke = invoke  # type: ignore[method-assign]
+        await play.until_settled()
+
+    simulate(main)
+    play.check_order()
+    play.check_positions()
+    taken = [identity for one in play.world.invocations for identity in one.succeeded]
+    assert len(taken) == len(set(taken))
+    assert lease().done == ()
 
 
 def test_a_trimmed_position_goes_on_at_the_oldest_record() -> None:

@@ -11,6 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 
 import anyio
@@ -25,10 +26,11 @@ from esm.model.mapping import Mapping, StartingPosition
 from esm.model.notice import Notice
 from esm.model.position import AfterSequence, AtTimestamp, Position, Shard, StreamFacts
 from esm.model.record import ChildShard, Message, QueueFacts, Read, StreamRecord
-from esm.model.stored import Key, Page, Stored
+from esm.model.stored import Blob, Key, Page, Stored
 from esm.rules import notices
 from esm.runtime.observation import Observation
 from esm.runtime.surroundings import ByteBudget, Surroundings
+from esm.stores.blobs import MemoryBlobs
 from esm.stores.memory import MemoryStore
 from esm.telemetry import Telemetry
 
@@ -101,6 +103,7 @@ class World:
         """A crash cancels what a stop must not."""
         self.clock = Clock()
         self.store = FakeStore(self)
+        self.blobs: FakeBlobs | None = None
         self.buffer_bytes = 64 * 1024 * 1024
         self.budget = ByteBudget(self.buffer_bytes)
         self.telemetry = Telemetry(CollectorRegistry())
@@ -111,7 +114,7 @@ class World:
         self.budget = ByteBudget(self.buffer_bytes)
         return Surroundings(
             clock=self.clock, telemetry=Telemetry(CollectorRegistry()), store=self.store, budget=self.budget,
-            jitter=self.random.random, new_id=self.new_id, worker="w", sqs_wait_s=5,
+            jitter=self.random.random, new_id=self.new_id, worker="w", sqs_wait_s=5, blobs=self.blobs,
         )  # fmt: skip
 
     def new_id(self) -> str:
@@ -171,6 +174,37 @@ class FakeStore:
         await self._world.takes_time(0.01)
         if self._world.fails(0.05):
             raise Unavailable("the store is out of reach")
+
+
+class FakeBlobs(MemoryBlobs):
+    """Blobs that are out of reach now and then, before or after they have done what was asked."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    @property
+    def held(self) -> set[Blob]:
+        return set(self._held)
+
+    async def put(self, blob: Blob, content: bytes | Path) -> None:
+        await self._reach()
+        await super().put(blob, content)
+        await self._reach()
+
+    async def get(self, blob: Blob) -> bytes | None:
+        await self._reach()
+        return await super().get(blob)
+
+    async def delete(self, blob: Blob) -> None:
+        await self._reach()
+        await super().delete(blob)
+        await self._reach()
+
+    async def _reach(self) -> None:
+        await self._world.takes_time(0.05)
+        if self._world.fails(0.05):
+            raise Unavailable("the bucket is out of reach")
 
 
 class FakeStream:

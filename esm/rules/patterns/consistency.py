@@ -7,7 +7,8 @@ How it is bounded: arrays at different places are decided apart from each other,
 its own contents to decide, so that each element is entered once for each array around it that was entered. Only where
 a record reaches one path through two arrays (`{"a": {"b": [..]}, "a.b": [..]}`), or has plain values beside nested
 elements at a path with an absence below, are there choices to go back on; then a budget of entries, in proportion to
-the record's elements, ends the search, and the record does not match.
+the record's elements, and one of looks at elements, entered or not, in proportion to conditions and elements, end the
+search, and the record does not match.
 
 Source: lambda.md 4.2; ArrayMembership and StructuredFinder of AWS's rule engine.
 """
@@ -18,23 +19,35 @@ from typing import NamedTuple
 from esm.rules.patterns.conditions import Condition, Scalar
 from esm.rules.patterns.fields import Array, Level, TooComplex
 
+_TOO_MANY_WAYS = "the record has too many ways to match"
+
 ENTRIES_MIN = 1_000
 ENTRIES_PER_ELEMENT = 8
 """Elements that one search may enter: so many in any case, and so many for each element of the record."""
 
 
-class Budget:
-    """The entries that a search has left."""
+LOOKS_MIN = 10_000
+"""Elements that one search may look at; for each element of the record, one more for each condition."""
 
-    def __init__(self, elements: int) -> None:
+
+class Budget:
+    """The entries, and the looks at elements, that a search has left."""
+
+    def __init__(self, elements: int, conditions: int = 1) -> None:
         self.left = ENTRIES_MIN + ENTRIES_PER_ELEMENT * elements
+        self.looks_left = LOOKS_MIN + (ENTRIES_PER_ELEMENT + conditions) * elements
 
     def spend(self) -> None:
         """Count one entry. Raises: TooComplex."""
         self.left -= 1
         if self.left < 0:
-            msg = "the record has too many ways to match"
-            raise TooComplex(msg)
+            raise TooComplex(_TOO_MANY_WAYS)
+
+    def look(self) -> None:
+        """Count one element that is looked at. Raises: TooComplex."""
+        self.looks_left -= 1
+        if self.looks_left < 0:
+            raise TooComplex(_TOO_MANY_WAYS)
 
 
 class _Open(NamedTuple):
@@ -133,6 +146,7 @@ def _entries(first: _Open, later: list[_Open], array: Array, budget: Budget) -> 
     """The conditions after each element of the array that could meet the first one is entered for it."""
     alone = _Open(first.path, first.condition, is_met=False, may_be_absent=False, arrays=())
     for element in array.elements:
+        budget.look()
         met = _seen(alone, element)
         if _is_hopeless(met):
             continue

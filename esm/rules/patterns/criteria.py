@@ -68,13 +68,16 @@ class Filter:
     def __init__(self, ways: Sequence[Conjunction], kind: SourceKind) -> None:
         self._kind = kind
         self._key = key = DATA_KEYS[kind]
-        self._route = Route.of({path for way in ways for path in way})
+        paths = {path for way in ways for path in way}
+        rank = {path: number for number, path in enumerate(sorted(paths, key=_order))}
+        inside = {path for path in paths if path.startswith(f"{key}.")}
+        self._route = Route.of(paths)
         self._data_route = self._route.onward.pop(key, None)
         self._names = tuple(self._route.onward)
         self._ways = [
             _Way(
-                tuple((path, way[path]) for path in sorted(way, key=_order)),
-                any(path.startswith(f"{key}.") for path in way),
+                tuple((path, way[path]) for path in sorted(way, key=rank.__getitem__)),
+                not inside.isdisjoint(way),
                 key in way,
             )
             for way in ways
@@ -92,7 +95,7 @@ class Filter:
         if (way.needs_json and not view.has_json) or (way.needs_text and view.has_json):
             return False
         try:
-            return is_satisfied(way.conditions, view.level, Budget(view.elements))
+            return is_satisfied(way.conditions, view.level, Budget(view.elements, len(way.conditions)))
         except (TooComplex, RecursionError):
             return False
 

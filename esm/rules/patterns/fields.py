@@ -44,13 +44,13 @@ class Route:
     def _add(self, path: str) -> None:
         steps = path.split(".")
         routes = [self]
-        for step in steps:
-            routes.append(routes[-1].onward.setdefault(step, Route()))
-        for begin, route in enumerate(routes):
-            joined = ""
-            for end in range(begin, len(steps)):
-                joined = f"{joined}.{steps[end]}" if end > begin else steps[end]
-                route.onward[joined] = routes[end + 1]
+        for end, step in enumerate(steps):
+            following = routes[-1].onward.get(step)
+            if following is None:
+                following = Route()
+                for begin, route in enumerate(routes):
+                    route.onward[".".join(steps[begin : end + 1])] = following
+            routes.append(following)
         routes[-1].ends = path
 
 

@@ -39,10 +39,10 @@ def parse(text: str) -> list[Conjunction]:
     if not isinstance(value, Members):
         msg = "the pattern is not a JSON object"
         raise PatternRefused(msg)
-    return _object(value, "", [{}], in_or=False)
+    return _object(value, None, [{}], in_or=False)
 
 
-def _object(members: Members, path: str, found: list[Conjunction], *, in_or: bool) -> list[Conjunction]:
+def _object(members: Members, path: str | None, found: list[Conjunction], *, in_or: bool) -> list[Conjunction]:
     if not members:
         msg = f"{_shown(path)} is an empty object"
         raise PatternRefused(msg)
@@ -53,7 +53,7 @@ def _object(members: Members, path: str, found: list[Conjunction], *, in_or: boo
         if in_or and name in RESERVED:
             msg = f"{name!r} is a reserved word and cannot name a member inside $or"
             raise PatternRefused(msg)
-        inner = f"{path}.{name}" if path else name
+        inner = name if path is None else f"{path}.{name}"
         match value:
             case Members():
                 found = _object(value, inner, found, in_or=in_or)
@@ -70,7 +70,7 @@ def _object(members: Members, path: str, found: list[Conjunction], *, in_or: boo
     return found
 
 
-def _alternatives(value: Json, path: str, found: list[Conjunction]) -> list[Conjunction]:
+def _alternatives(value: Json, path: str | None, found: list[Conjunction]) -> list[Conjunction]:
     if not isinstance(value, list) or len(value) < 2:  # noqa: PLR2004
         msg = "$or is an array of at least 2 objects"
         raise PatternRefused(msg)
@@ -86,7 +86,7 @@ def _alternatives(value: Json, path: str, found: list[Conjunction]) -> list[Conj
     return combined
 
 
-def _shown(path: str) -> str:
-    if not path:
+def _shown(path: str | None) -> str:
+    if path is None:
         return "the pattern"
     return repr(path if len(path) <= SHOWN_MAX else path[:SHOWN_MAX] + "...")

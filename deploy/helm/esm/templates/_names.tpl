@@ -34,3 +34,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- add $longest 25 -}}
 {{- end -}}
+
+{{- /* "true" where the state is a table that any number of pods share, "" where it is a file of one pod. */ -}}
+{{- define "esm.isShared" -}}
+{{- if hasPrefix "dynamodb://" .Values.state -}}true{{- end -}}
+{{- end -}}
+
+{{- /* Up at once, down slowly: each pod that comes or goes moves shards. */ -}}
+{{- define "esm.scaling" -}}
+scaleUp:
+  stabilizationWindowSeconds: 60
+scaleDown:
+  stabilizationWindowSeconds: 600
+  policies:
+    - {type: Pods, value: 1, periodSeconds: 120}
+{{- end -}}
