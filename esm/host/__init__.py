@@ -83,6 +83,7 @@ class Host:
         self._lock = asyncio.Lock()
         metrics = metrics or HostMetrics(CollectorRegistry())
         metrics.uses = lambda: [pool.use() for pool in self._pools if not pool.is_closed]
+        metrics.enforced = lambda: self.isolation.enforced() if self.isolation is not None else {}
         logs = FunctionLogs(self.logs_folder, log_bytes_max, telemetry.warned) if log_bytes_max else None
         self._ledgers = Ledgers(telemetry, metrics, logs)
         self._pools: list[Pool] = []

@@ -1,6 +1,6 @@
 """Metrics of hosted functions, by function and version. Law: gauges are computed at the scrape from what is alive."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -33,6 +33,8 @@ class HostMetrics(Collector):
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.uses: Callable[[], Iterable[Use]] = tuple
+        self.enforced: Callable[[], Mapping[str, str]] = dict
+        """What keeps functions apart here: each aspect, and how."""
         self._invocations = _counter(registry, "esm_function_invocations", "Invocations that ran")
         self._errors = _counter(registry, "esm_function_errors", "Invocations that failed, time-outs and exits too")
         self._throttles = _counter(registry, "esm_function_throttles", "Invocations refused for want of a slot")
@@ -92,7 +94,12 @@ class HostMetrics(Collector):
             if use.provisioned_wanted:
                 ready.add_metric(names, use.provisioned_ready)
                 used.add_metric(names, use.provisioned_busy / use.provisioned_wanted)
-        yield from (running, states, ready, used)
+        walls = GaugeMetricFamily(
+            "esm_host_isolation", "1 for what is done about each aspect of isolation", labels=("aspect", "enforcement")
+        )
+        for aspect, how in self.enforced().items():
+            walls.add_metric((aspect, how), 1)
+        yield from (running, states, ready, used, walls)
 
 
 def _counter(registry: CollectorRegistry, name: str, text: str) -> Counter:

@@ -190,5 +190,7 @@ async def test_metrics_say_what_functions_do(here: Here):
         spilled = sample("esm_function_provisioned_spillover_invocations_total") or 0
         assert used + spilled == 2
         assert sample("esm_function_environments", phase="free") in {1, 2}
+        walls = {"aspect": "cpu", "enforcement": "not enforced"}
+        assert registry.get_sample_value("esm_host_isolation", walls) == 1
     finally:
         await host.aclose()
