@@ -49,10 +49,10 @@ def mapped_runtimes(text: str) -> Mapping[str, Mapped]:
         name, equals, place = part.partition("=")
         interpreter, _, client = place.partition(":")
         if not equals or not _NAME.fullmatch(name) or not interpreter.startswith("/"):
-            msg = (
-                f"{part!r} must be RUNTIME=/path/of/interpreter[:/path/of/client], such as python3.8=/usr/bin/python3.9"
+            raise OperatorNeeded(
+                f"ESM_RUNTIMES: {part!r} must be RUNTIME=/path/of/interpreter[:/path/of/client], such as"
+                " python3.8=/usr/bin/python3.9"
             )
-            raise ValueError(msg)
         if name in found:
             raise OperatorNeeded(f"ESM_RUNTIMES: {name} is mapped twice: take one of them out")
         found[name] = Mapped(interpreter, client or None)

@@ -5,13 +5,13 @@ process space and network; when it is killed, the kernel kills them all, whereve
 """
 
 import asyncio
-import json
+import marshal
+import signal
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from esm.host.cell import Heard
 from esm.host.cgroups import Group
@@ -65,7 +65,7 @@ class Sandbox:
         if self._walls.has_network:
             listening = loopback()
         else:
-            self._tell({"listen": True})
+            self._tell("listen")
             listening = await self._handed_out()
         host, port = listening.getsockname()
         return listening, f"{host}:{port}"
@@ -73,7 +73,7 @@ class Sandbox:
     def start(self, name: str, command: Sequence[str], folder: str, variables: Mapping[str, str]) -> None:  # noqa: ARG002
         """See `Cell`; `folder` is the one that all of a sandbox's processes have."""
         self._names.add(name)
-        self._tell({"start": name, "command": list(command), "variables": dict(variables)})
+        self._tell("start", name, list(command), dict(variables))
 
     def drain(self) -> None:
         """See `Cell`."""
@@ -88,7 +88,7 @@ class Sandbox:
 
     def signal(self, name: str, number: int) -> None:
         """See `Cell`."""
-        self._tell({"signal": number, "name": name})
+        self._tell("signal", name, int(number))
 
     def kill(self) -> None:
         """See `Cell`."""
@@ -102,14 +102,14 @@ class Sandbox:
         if self._group is not None:
             self._group.freeze(frozen=True)
         else:
-            self._tell({"do": "freeze"})
+            self._tell("all", int(signal.SIGSTOP))
 
     def thaw(self) -> None:
         """See `Cell`."""
         if self._group is not None:
             self._group.freeze(frozen=False)
         else:
-            self._tell({"do": "thaw"})
+            self._tell("all", int(signal.SIGCONT))
 
     def memory_peak_bytes(self) -> int | None:
         """See `Cell`."""
@@ -128,13 +128,14 @@ class Sandbox:
             self.kill()
             raise OSError("the sandbox did not start") from error
 
-    def _tell(self, order: dict[str, Any]) -> None:
+    def _tell(self, *order: str | int | list[str] | dict[str, str]) -> None:
         if self._control is None:
             return
+        words = marshal.dumps(order)
         with suppress(ConnectionError, TimeoutError):
             self._control.settimeout(1.0)  # a start is some KB, which the first process reads at once
             try:
-                self._control.sendall(json.dumps(order).encode() + b"\n")
+                self._control.sendall(len(words).to_bytes(4, "big") + words)
             finally:
                 self._control.setblocking(False)
 
@@ -151,7 +152,7 @@ class Sandbox:
                 return
             *lines, self._rest = (self._rest + data).split(b"\n")
             for line in lines:
-                self._hear(json.loads(line))
+                self._hear(line.decode(errors="replace"))
 
     def _take(self, listening: socket.socket) -> None:
         if self._bound.done():
@@ -160,12 +161,12 @@ class Sandbox:
             listening.setblocking(False)
             self._bound.set_result(listening)
 
-    def _hear(self, words: dict[str, Any]) -> None:
-        name = words.get("exited", words.get("failed"))
+    def _hear(self, line: str) -> None:
+        _, status, name = line.split(" ", 2)
         if name in self._names:
             self._names.discard(name)
             self.drain()
-            self._heard.exited(name, words.get("status", 127))
+            self._heard.exited(name, int(status))
             if not self._names:
                 self.kill()
 
