@@ -24,9 +24,7 @@ from esm.crew.place import Place
 from esm.destinations import make_destination
 from esm.errors import ConfigurationRefused, OperatorNeeded, StoreTooNew, Unavailable
 from esm.host import Host
-from esm.host.isolation import find_isolation
-from esm.host.metrics import HostMetrics
-from esm.host.runtimes import mapped_runtimes
+from esm.hosting import make_host
 from esm.model.arn import Arn
 from esm.model.async_event import Recipient
 from esm.model.connection import DAEMON, Way, Ways
@@ -50,7 +48,7 @@ from esm.runtime.reporting import Reporter
 from esm.runtime.stream import StreamRunner
 from esm.runtime.supervisor import Plan, Runner, Supervisor
 from esm.runtime.surroundings import ByteBudget, Signal, Surroundings, SystemClock
-from esm.settings import Settings, state_folder
+from esm.settings import Settings
 from esm.sources import open_queue, open_stream
 from esm.state import open_bucket, open_state
 from esm.stores import sqlite_path, worker_lock
@@ -240,7 +238,7 @@ class Daemon:
                 stack.push_async_callback(blobs.aclose)
             around = Surroundings(
                 clock=SystemClock(), telemetry=telemetry, store=store,
-                budget=ByteBudget(settings.buffer_bytes_max), jitter=random.random, new_id=_new_id,
+                budget=ByteBudget(settings.buffer_bytes_max), jitter=random.random, new_id=lambda: str(uuid.uuid4()),
                 worker=settings.worker_id, sqs_wait_s=settings.sqs_wait_s,
                 checkpoint_interval_s=settings.checkpoint_interval_s, blobs=blobs, members=fleet,
             )  # fmt: skip
@@ -491,15 +489,7 @@ def make_adapters(
         configuration.region, configuration.endpoint_url, configuration.endpoints, telemetry.aws_request,
         worker=f"esm-{settings.worker_id}",
     )  # fmt: skip
-    host = Host(
-        directory=state_folder(settings), concurrency_default=settings.host_concurrency, telemetry=telemetry,
-        idle_s=settings.host_idle_s, age_max_s=settings.host_age_max_s,
-        concurrency_total=settings.host_concurrency_total,
-        function_environment=settings.function_environment, runtimes=mapped_runtimes(settings.runtimes),
-        isolation=lambda: find_isolation(settings.host_isolation), metrics=HostMetrics(telemetry.registry),
-        log_bytes_max=settings.host_log_bytes_max, keeps_ready=serves,
-    )  # fmt: skip
-    return Adapters(sessions, host, telemetry, settings)
+    return Adapters(sessions, make_host(settings, telemetry, serves=serves), telemetry, settings)
 
 
 async def _let_go(supervisor: Supervisor, adapters: Adapters) -> None:
@@ -510,7 +500,3 @@ async def _let_go(supervisor: Supervisor, adapters: Adapters) -> None:
             for target in adapters.unused(supervisor.plans()):
                 closing.start_soon(target.aclose)
             await adapters.keep(supervisor.plans())
-
-
-def _new_id() -> str:
-    return str(uuid.uuid4())

@@ -41,7 +41,17 @@ MAY_SEE = {
     "filtering": {"model", "rules", "errors"},
 }
 """Which rooms of ours a room may import, besides itself."""
-SEES_EVERYTHING = {"daemon", "cli", "forgetting", "inspection", "migration", "operating", "status", "__main__"}
+SEES_EVERYTHING = {
+    "daemon",
+    "cli",
+    "forgetting",
+    "hosting",
+    "inspection",
+    "migration",
+    "operating",
+    "status",
+    "__main__",
+}
 """What composes the program, and the commands."""
 
 IMPURE = {"anyio", "asyncio", "time", "random", "uuid", "os", "logging", "botocore", "aiobotocore", "aiohttp", "socket"}

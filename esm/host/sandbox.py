@@ -20,6 +20,8 @@ from esm.host.runtime_api import loopback
 
 _BIND_WITHIN_S = 10.0
 _MESSAGE_BYTES_MAX = 65536
+_MESSAGES_MAX = 16
+"""At one turn of the event loop: what is left is read at the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,9 @@ class Sandbox:
                 self._control.setblocking(False)
 
     def _read(self) -> None:
-        while self._control is not None:
+        for _ in range(_MESSAGES_MAX):
+            if self._control is None:
+                return
             try:
                 data, handed, _, _ = socket.recv_fds(self._control, _MESSAGE_BYTES_MAX, 1)
             except (BlockingIOError, ConnectionError):
@@ -151,6 +155,7 @@ class Sandbox:
                 self._loop.remove_reader(self._control)
                 return
             *lines, self._rest = (self._rest + data).split(b"\n")
+            self._rest = self._rest[-_MESSAGE_BYTES_MAX:]
             for line in lines:
                 self._hear(line.decode(errors="replace"))
 
@@ -162,8 +167,9 @@ class Sandbox:
             self._bound.set_result(listening)
 
     def _hear(self, line: str) -> None:
-        _, status, name = line.split(" ", 2)
-        if name in self._names:
+        """What the first process says; a function that has taken it over can lie about itself alone."""
+        _, status, name = [*line.split(" ", 2), "", ""][:3]
+        if name in self._names and status.removeprefix("-").isdecimal():
             self._names.discard(name)
             self.drain()
             self._heard.exited(name, int(status))
