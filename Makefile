@@ -1,7 +1,7 @@
 # What a newcomer types. Each target does all set-up by itself, once: the environment in .venv, servers in .servers.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-fleet format servers promtool constraints clean
+.PHONY: help demo test check bench bench-fleet format servers bubblewrap promtool constraints clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -54,6 +54,8 @@ servers: $(SERVERS)/ministack/.ready ## the servers that tests talk to: ministac
 	elif [ "$$REQUIRE_SERVERS" = 1 ]; then echo "make: a JDK (17 or newer) is needed (REQUIRE_SERVERS=1)" >&2; exit 1; \
 	else echo "make: no JDK (17 or newer) here: the tests that need DynamoDB Local are skipped" >&2; fi
 
+bubblewrap: $(SERVERS)/bubblewrap/bwrap ## what hosted functions are kept apart with, out of Debian's package
+
 promtool: $(SERVERS)/promtool/promtool ## what checks the alert rules, out of Debian's package of Prometheus
 
 constraints: $(VENV)/.uv ## pin the newest versions that pyproject.toml allows
@@ -93,6 +95,14 @@ $(SERVERS)/node/.ready:
 	@mkdir -p $(@D)
 	cd $(@D) && npm install --no-audit --no-fund --no-save --loglevel=error --prefix . kinesalite@$(KINESALITE)
 	@touch $@
+
+$(SERVERS)/bubblewrap/bwrap:
+	@[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || { echo "make: bubblewrap comes" \
+		"with Debian's package 'bubblewrap', which needs root and apt: install bwrap yourself, on the PATH" >&2; exit 1; }
+	rm -rf $(@D) && mkdir -p $(@D)/package
+	apt-get update -qq
+	cd $(@D) && apt-get download -qq -o APT::Sandbox::User=root bubblewrap
+	cd $(@D) && dpkg-deb -x bubblewrap_*.deb package && mv package/usr/bin/bwrap . && rm -rf package bubblewrap_*.deb
 
 # A folder of its own: npm removes what it was not asked for from a folder that it installs into.
 $(SERVERS)/dynamodb/.ready:

@@ -5,9 +5,11 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import anyio
@@ -20,8 +22,9 @@ from esm.config.schema import schema
 from esm.crew.place import Place
 from esm.crew.supervising import WORKERS_MAX, Crew, worker_command
 from esm.errors import ConfigurationRefused, EsmError
+from esm.host import logs, logs_folder
 from esm.model.arn import SourceKind
-from esm.settings import Settings, load_settings
+from esm.settings import Settings, load_settings, state_folder
 from esm.state import open_state
 from esm.telemetry import Telemetry, set_up_logging
 
@@ -29,6 +32,9 @@ Migration = Callable[[Settings, Configuration, migration.Request], Awaitable[lis
 
 WATCH_EVERY_S = 2.0
 """How often `esm status --watch` looks again."""
+
+FOLLOW_EVERY_S = 0.2
+"""How often `esm logs --follow` looks again."""
 
 CONFIG_HELP = (
     "the configuration: a file, a folder of YAML files, or a pattern such as 'conf/*.yaml'; default: ESM_CONFIG"
@@ -101,6 +107,11 @@ def _parser() -> argparse.ArgumentParser:
     _kcl_command(commands, "import-kcl", migration.import_kcl, "go on where a stopped KCL application stopped")
     _kcl_command(commands, "export-kcl", migration.export_kcl, "write a lease table from which KCL goes on")
     operating.add_commands(partial(_command, commands))
+    log = commands.add_parser("logs", help="show what a hosted function logs", description=logs.__doc__)
+    log.set_defaults(run=_logs)
+    log.add_argument("function", metavar="FUNCTION", help="its name")
+    log.add_argument("--follow", action="store_true", help="go on with what comes, until Ctrl-C")
+    log.add_argument("--json", action="store_true", help="print the records as they are kept")
     for_editors = commands.add_parser("schema", help="print the JSON schema of a configuration file, for editors")
     for_editors.set_defaults(run=_schema)
     sift = commands.add_parser("filter", help="try a filter pattern on an event", description=filtering.__doc__)
@@ -192,6 +203,20 @@ def _validate(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 def _status(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     settings, configuration = _load(arguments, environ)
     anyio.run(partial(_show, settings, configuration, as_json=arguments.json, watch=arguments.watch))
+    return 0
+
+
+def _logs(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    folder = logs_folder(state_folder(load_settings(environ, {})))
+    known = logs.functions(folder)
+    if arguments.function not in known and not arguments.follow:
+        found = f"found {', '.join(known)}" if known else "there is none"
+        print(f"esm: no log of {arguments.function} below {folder}; {found}", file=sys.stderr)
+        return 1
+    kept = logs.records(folder, arguments.function)
+    coming = logs.followed(folder, arguments.function, lambda: time.sleep(FOLLOW_EVERY_S)) if arguments.follow else ()
+    for record in chain(kept, coming):
+        print(json.dumps(record) if arguments.json else logs.shown(record), flush=arguments.follow)
     return 0
 
 

@@ -25,6 +25,7 @@ from esm.crew.place import Place
 from esm.destinations import make_destination
 from esm.errors import ConfigurationRefused, OperatorNeeded
 from esm.host import Host
+from esm.hosting import make_host
 from esm.joining import member
 from esm.model.arn import Arn
 from esm.model.async_event import Recipient
@@ -48,7 +49,7 @@ from esm.runtime.rewriting import Rewriter
 from esm.runtime.stream import StreamRunner
 from esm.runtime.supervisor import Plan, Runner, Supervisor
 from esm.runtime.surroundings import ByteBudget, Formats, Signal, Surroundings, SystemClock
-from esm.settings import Settings, state_folder
+from esm.settings import Settings
 from esm.sources import open_queue, open_stream
 from esm.state import open_bucket, open_state
 from esm.targets import make_target
@@ -234,12 +235,12 @@ class Daemon:
                 stack.push_async_callback(blobs.aclose)
             around = Surroundings(
                 clock=SystemClock(), telemetry=telemetry, store=store,
-                budget=ByteBudget(settings.buffer_bytes_max), jitter=random.random, new_id=_new_id,
+                budget=ByteBudget(settings.buffer_bytes_max), jitter=random.random, new_id=lambda: str(uuid.uuid4()),
                 worker=settings.worker_id, sqs_wait_s=settings.sqs_wait_s,
                 checkpoint_interval_s=settings.checkpoint_interval_s, blobs=blobs, members=fleet,
                 formats=self._formats,
             )  # fmt: skip
-            adapters = make_adapters(settings, self._configuration, telemetry)
+            adapters = make_adapters(settings, self._configuration, telemetry, serves=True)
             stack.push_async_callback(adapters.aclose)
             adapters.host.end_leftovers()
             adapters.members = fleet
@@ -464,18 +465,15 @@ def load_configuration(settings: Settings, environ: Table[str, str]) -> Configur
     return config.load(Path(settings.config), environ, settings, SystemClock().wall())
 
 
-def make_adapters(settings: Settings, configuration: Configuration, telemetry: Telemetry) -> Adapters:
-    """Sessions and host for a configuration; nothing is contacted yet."""
+def make_adapters(
+    settings: Settings, configuration: Configuration, telemetry: Telemetry, *, serves: bool = False
+) -> Adapters:
+    """Sessions and host for a configuration; nothing is contacted yet. `serves`: provisioned environments are kept."""
     sessions = Sessions(
         configuration.region, configuration.endpoint_url, configuration.endpoints, telemetry.aws_request,
         worker=f"esm-{settings.worker_id}",
     )  # fmt: skip
-    host = Host(
-        directory=state_folder(settings), concurrency_default=settings.host_concurrency, telemetry=telemetry,
-        idle_s=settings.host_idle_s,
-        function_environment=settings.function_environment,
-    )  # fmt: skip
-    return Adapters(sessions, host, telemetry, settings)
+    return Adapters(sessions, make_host(settings, telemetry, serves=serves), telemetry, settings)
 
 
 async def _let_go(supervisor: Supervisor, adapters: Adapters) -> None:
@@ -486,7 +484,3 @@ async def _let_go(supervisor: Supervisor, adapters: Adapters) -> None:
             for target in adapters.unused(supervisor.plans()):
                 closing.start_soon(target.aclose)
             await adapters.keep(supervisor.plans())
-
-
-def _new_id() -> str:
-    return str(uuid.uuid4())

@@ -123,6 +123,24 @@ class Settings(BaseSettings):
     host_idle_s: float = Field(
         300, gt=0, allow_inf_nan=False, description="Seconds after which an idle environment ends."
     )
+    host_age_max_s: float = Field(
+        14_400,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds after which an environment is started anew; for some earlier.",
+    )
+    host_concurrency_total: int = Field(
+        1000, ge=1, le=10_000, description="Environments of all hosted functions that may run at once."
+    )
+    host_isolation: Literal["auto", "bubblewrap", "none"] = Field(
+        "auto", description="Sandboxes of hosted functions: `auto` where bubblewrap works, `bubblewrap` always, `none`."
+    )
+    host_log_bytes_max: int = Field(
+        50 * _MIB, ge=0, description="Bytes of log files kept for each hosted function, in five files; 0: none."
+    )
+    runtimes: str = Field(
+        "", description="`RUNTIME=INTERPRETER[:CLIENT]`, separated by commas: what runs a Runtime of hosted functions."
+    )
     host_directory: str | None = Field(
         None, description="Folder for the runtime client and the register of environments; default: beside the state."
     )

@@ -211,6 +211,15 @@ class Telemetry:
         """A hosted function's environment is gone: idle, stopped, timeout, crash."""
         _log(logging.DEBUG, "environment ended", function=function, pid=pid, reason=reason)
 
+    def isolation_found(self, enforced: Table[str, str], *, is_sandboxed: bool) -> None:
+        """What is enforced between hosted functions and this machine."""
+        fields = {name.replace(" ", "_"): text for name, text in enforced.items()}
+        _log(logging.INFO if is_sandboxed else logging.WARNING, "isolation found", **fields)
+
+    def provisioning_failed(self, function: str, error: str) -> None:
+        """An environment that is to be kept ready could not be started; it is tried again."""
+        _log(logging.ERROR, "provisioned environment not started", function=function, error=error)
+
     def orphan_ended(self, pid: int) -> None:
         """A process that a killed daemon left behind was ended."""
         _log(logging.WARNING, "left-over environment ended", pid=pid)

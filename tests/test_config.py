@@ -1,6 +1,7 @@
 """Configuration files: what they become, and every problem in one go."""
 
 import uuid
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +118,28 @@ def test_a_substituted_value_brings_no_structure_along(folder: Path) -> None:
     assert function.environment == (("AA", "x # {a: b}\nc: d"),)
 
 
+def test_everything_that_a_hosted_function_can_have_is_read(folder: Path) -> None:
+    (folder / "layer").mkdir()
+    with zipfile.ZipFile(folder / "code.zip", "w") as archive:
+        archive.writestr("bootstrap", "x")
+    text = hosted(
+        Runtime="provided.al2023", Handler=None, CodeUri="code.zip", Layers=["layer", "code.zip"],
+        EphemeralStorage={"Size": 1024}, Network="none", ReservedConcurrentExecutions=4,
+        ProvisionedConcurrencyConfig={"ProvisionedConcurrentExecutions": 2},
+        FileSystemConfigs=[{"Path": "layer", "LocalMountPath": "/mnt/shared"}],
+    )  # fmt: skip
+    function = load(folder, text).functions["h"]
+    assert isinstance(function, HostedFunction)
+    assert (function.runtime, function.handler, function.code) == ("provided.al2023", "", str(folder / "code.zip"))
+    assert function.layers == (str(folder / "layer"), str(folder / "code.zip"))
+    assert (function.ephemeral_mb, function.has_network, function.provisioned_concurrency) == (1024, False, 2)
+    assert function.file_systems == ((str(folder / "layer"), "/mnt/shared"),)
+
+
 def test_every_problem_comes_in_one_go(folder: Path) -> None:
     texts = problems(folder, {
         "regoin": "x", "region": "us-east-1", "account_id": 12,
-        "functions": {"f": {"Url": "ftp://x"}, "g": {"Runtime": "nodejs20.x", "Handler": "x y", "CodeUri": "nope"}},
+        "functions": {"f": {"Url": "ftp://x"}, "g": {"Runtime": "Node 20", "Handler": "x y", "CodeUri": "nope"}},
         "mappings": [{"FunctionName": "nobody", "EventSourceArn": QUEUE, "BatchSize": 0}],
     })  # fmt: skip
     for text in (
@@ -157,7 +176,7 @@ def test_a_file_of_the_wrong_shape_says_what_is_wrong(folder: Path, text: str, p
         ({"Environment": {"Variables": {"A_B": 5}}}, "put it in quotes"),
         ({"Environment": {"Variables": {"1A": "x"}}}, "begins with a letter"),
         ({"Environment": {"Variables": {"AB": "x" * 4096}}}, "at most 4096"),
-        ({"Environment": ["x"]}, "must be {Variables"), ({"Layers": []}, "is not supported for this kind"),
+        ({"Environment": ["x"]}, "must be {Variables"), ({"VpcConfig": {}}, "is not supported for this kind"),
         ({"Role": "me"}, "must be a role's ARN"), ({"Handlr": "x"}, "did you mean Handler?"),
         ({"Url": "http://x"}, "exactly one of"),
     ],
@@ -288,9 +307,22 @@ def test_a_wrong_member_of_a_function_behind_a_url_is_named(
     ("members", "problem"),
     [
         ({"Handler": "app"}, "module.function"), ({"Handler": "app."}, "module.function"),
-        ({"Runtime": "python2.7"}, "such as python3.11"), ({"Runtime": 3.11}, "such as python3.11"),
-        ({"CodeUri": "a\0b"}, "names no folder that can be looked at"), ({"CodeUri": "x" * 5000}, "names no folder"),
+        ({"Runtime": "Python 3"}, "such as python3.11"), ({"Runtime": 3.11}, "such as python3.11"),
+        ({"CodeUri": "a\0b"}, "no folder or zip file that can be looked at"), ({"CodeUri": "x" * 5000}, "no folder"),
         ({"CodeUri": "esm.yaml"}, "there is no folder"), ({"CodeUri": None}, "CodeUri: is needed"),
+        ({"Layers": "code"}, "must be a list of paths"), ({"Layers": ["nope"]}, "Layers[0]: there is no folder"),
+        ({"Layers": ["code"] * 6}, "Cannot reference more than 5 layers."),
+        ({"EphemeralStorage": {"Size": 100}}, "512 to 10240"), ({"EphemeralStorage": 512}, "EphemeralStorage"),
+        ({"ProvisionedConcurrencyConfig": {"ProvisionedConcurrentExecutions": 0}}, "1 to 1000"),
+        ({"ProvisionedConcurrencyConfig": {"ProvisionedConcurrentExecutions": 3}, "ReservedConcurrentExecutions": 2},
+         "is above ReservedConcurrentExecutions (2)"),
+        ({"FileSystemConfigs": [{"Arn": "a", "LocalMountPath": "/mnt/a"}]}, "FileSystemConfigs[0].Arn: is not known"),
+        ({"FileSystemConfigs": [{"Path": "code", "LocalMountPath": "/srv"}]}, "must be /mnt/ and a name"),
+        ({"FileSystemConfigs": [{"Path": "code", "LocalMountPath": "/mnt/.."}]}, "must be /mnt/ and a name"),
+        ({"FileSystemConfigs": [{"LocalMountPath": "/mnt/a"}]}, "Path: is needed"),
+        ({"FileSystemConfigs": [{"Path": "code", "LocalMountPath": "/mnt/a"}] * 2}, "name one LocalMountPath twice"),
+        ({"FileSystemConfigs": "code"}, "must be a list of {Path"), ({"Network": "vpc"}, "must be host or none"),
+        ({"Runtime": "provided.al2023", "Handler": "a b"}, "no spaces"),
         ({"Timeout": True}, "without quotes"), ({"Timeout": 0}, "1 to 900"), ({"Timeout": 3.5}, "1 to 900"),
         ({"ReservedConcurrentExecutions": -1}, "0 to 1000"), ({"Environment": False}, "must be {Variables"),
         ({"Environment": {"Variables": []}}, "must be {Variables"),

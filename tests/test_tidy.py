@@ -42,8 +42,8 @@ MAY_SEE = {
 }
 """Which rooms of ours a room may import, besides itself."""
 SEES_EVERYTHING = {
-    "backing", "calling", "daemon", "cli", "forgetting", "inspection", "joining", "migration", "operating", "status",
-    "wishes", "__main__",
+    "backing", "calling", "daemon", "cli", "forgetting", "hosting", "inspection", "joining", "migration", "operating",
+    "status", "wishes", "__main__",
 }  # fmt: skip
 """What composes the program, and the commands."""
 

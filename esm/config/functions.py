@@ -6,6 +6,7 @@ Source: lambda.md 7.4, 7.7 (variables, limits).
 import re
 from collections.abc import Mapping as Table
 
+from esm.config import hosting
 from esm.config.asynchronous import async_rules
 from esm.config.connections import Connections
 from esm.config.entry import FunctionEntry
@@ -34,8 +35,6 @@ RESERVED = frozenset({
 VARIABLES_BYTES_MAX = 4096
 _VARIABLE = re.compile(r"[a-zA-Z][a-zA-Z0-9_]+")
 _KEY = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_RUNTIME = re.compile(r"python3\.[0-9]{1,2}")
-_HANDLER = re.compile(r"(?=.{3,128}$)[^\s]+\.[^\s.]+")
 _ARN = re.compile(
     r"arn:aws[a-zA-Z-]*:lambda:[a-z0-9-]+:[0-9]{12}:function:[a-zA-Z0-9_-]{1,140}(:(\$LATEST|[a-zA-Z0-9_-]{1,128}))?"
 )
@@ -84,17 +83,23 @@ def _hosted(entry: FunctionEntry) -> HostedFunction:
     entry.only(HOSTED)
     entry.description(HOSTED["Description"])
     arn = entry.where.function_arn(entry.key)
+    reserved = entry.number("ReservedConcurrentExecutions", HOSTED["ReservedConcurrentExecutions"])
     return HostedFunction(
         key=entry.key,
         arn=arn,
         role=entry.role(),
-        runtime=entry.formed("Runtime", _RUNTIME, "python3.N, such as python3.11: this version of esm hosts Python"),
-        handler=entry.formed("Handler", _HANDLER, "module.function, such as app.handler"),
-        code=_code(entry),
+        runtime=entry.formed("Runtime", hosting.RUNTIME, hosting.RUNTIMES),
+        handler=hosting.handler(entry),
+        code=hosting.code(entry),
         timeout_s=entry.number("Timeout", HOSTED["Timeout"]) or TIMEOUT_S_DEFAULT,
         memory_mb=entry.number("MemorySize", HOSTED["MemorySize"]) or MEMORY_MB_DEFAULT,
         environment=_environment(entry),
-        reserved_concurrency=entry.number("ReservedConcurrentExecutions", HOSTED["ReservedConcurrentExecutions"]),
+        reserved_concurrency=reserved,
+        provisioned_concurrency=hosting.provisioned(entry, reserved),
+        layers=hosting.layers(entry),
+        ephemeral_mb=hosting.ephemeral_mb(entry),
+        file_systems=hosting.file_systems(entry),
+        has_network=hosting.has_network(entry),
         has_role=entry.members.get("Role") is not None,
         asynchronous=async_rules(entry, arn),
         allows_loops=entry.allows_loops(),
@@ -111,23 +116,6 @@ def _in_lambda(entry: FunctionEntry) -> LambdaFunction:
         entry.say("Arn", text, "must be a function's ARN: arn:aws:lambda:REGION:ACCOUNT:function:NAME[:QUALIFIER]")
         arn = entry.where.function_arn(entry.key)
     return LambdaFunction(entry.key, arn, allows_loops=entry.allows_loops(), connection=entry.connection())
-
-
-def _code(entry: FunctionEntry) -> str:
-    uri = entry.members.get("CodeUri")
-    if not isinstance(uri, str) or not uri:
-        entry.say("CodeUri", uri, "is needed: the folder with the code, relative to this file")
-        return ""
-    try:
-        folder = (entry.document.path.parent / uri).resolve()
-        is_folder = folder.is_dir()
-    except (OSError, RuntimeError, ValueError):
-        entry.say("CodeUri", uri, "names no folder that can be looked at: check its name and permissions")
-        return ""
-    if not is_folder:
-        text = f"there is no folder {folder}: zip files are not supported by this version of esm"
-        entry.say("CodeUri", uri, text)
-    return str(folder)
 
 
 def _environment(entry: FunctionEntry) -> tuple[tuple[str, str], ...]:

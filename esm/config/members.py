@@ -4,7 +4,7 @@ Law: this is the one list. Reading checks against it, and the JSON schema is mad
 Source: lambda.md 5, 7.4, 7.7 (limits); wire-shapes.md 4.9.
 """
 
-from esm.rules.shapes import Free, Members, Shape, Text, Whole, Words
+from esm.rules.shapes import Free, Items, Members, Shape, Text, Whole, Words
 
 _TO: dict[str, Shape] = {"Destination": Text(most=350, word="an ARN")}
 
@@ -17,6 +17,7 @@ DEAD_LETTER_CONFIG: dict[str, Shape] = {"TargetArn": Text(word="an ARN")}
 DESCRIPTION_LENGTH = 256
 PROTOCOLS = ("rie", "web-adapter", "http")
 LOOPS = ("Allow", "Terminate")
+NETWORKS = ("host", "none")
 
 _EVERYWHERE: dict[str, Shape] = {
     "RecursiveLoop": Text(choices=LOOPS),
@@ -31,7 +32,11 @@ HEADER_FROM: dict[str, Shape] = {"Env": Text(least=1), "File": Text(least=1)}
 
 HOSTED: dict[str, Shape] = {
     "Runtime": Text(), "Handler": Text(), "CodeUri": Text(), "Timeout": Whole(1, 900), "MemorySize": Whole(128, 10_240),
-    "ReservedConcurrentExecutions": Whole(0, 1000), "Environment": Members({"Variables": Words()}), "Role": Text(),
+    "ReservedConcurrentExecutions": Whole(0, 1000),
+    "ProvisionedConcurrencyConfig": Members({"ProvisionedConcurrentExecutions": Whole(1, 1000)}),
+    "Layers": Items(Text(least=1)), "EphemeralStorage": Members({"Size": Whole(512, 10_240)}),
+    "FileSystemConfigs": Items(Members({"Path": Text(least=1), "LocalMountPath": Text(least=1)})),
+    "Network": Text(choices=NETWORKS), "Environment": Members({"Variables": Words()}), "Role": Text(),
     **_ASYNCHRONOUS, **_EVERYWHERE,
 }  # fmt: skip
 BEHIND_URL: dict[str, Shape] = {

@@ -128,7 +128,7 @@ def _function(members: Table[str, Shape], needed: tuple[str, ...]) -> Schema:
 
 
 def _hosted() -> Schema:
-    return _function(HOSTED, ("Runtime", "Handler", "CodeUri"))
+    return _function(HOSTED, ("Runtime", "CodeUri"))
 
 
 def _behind_url() -> Schema:

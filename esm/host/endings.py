@@ -29,11 +29,26 @@ def exited(request_id: str, status: int) -> Answer:
     """The process ended; `status` is its exit status, or minus the signal that killed it."""
     if status == 0:
         text = "Runtime exited without providing a reason"
-    elif status > 0:
-        text = f"Runtime exited with error: exit status {status}"
     else:
-        text = f"Runtime exited with error: signal: {(signal.strsignal(-status) or str(-status)).lower()}"
+        text = f"Runtime exited with error: {status_text(status)}"
     return _by_sandbox(request_id, "Runtime.ExitError", text)
+
+
+def crashed(request_id: str, error_type: str, text: str) -> Answer:
+    """Something beside the function ended it: an extension, or the place where it runs."""
+    return _by_sandbox(request_id, error_type, text)
+
+
+def truncated(request_id: str) -> Answer:
+    """A streamed answer broke off."""
+    return _by_sandbox(request_id, "Runtime.TruncatedResponse", "Response truncated")
+
+
+def status_text(status: int) -> str:
+    """How a process ended; minus the signal that killed it."""
+    if status >= 0:
+        return f"exit status {status}"
+    return f"signal: {(signal.strsignal(-status) or str(-status)).lower()}"
 
 
 def too_large(request_id: str) -> Answer:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from esm.errors import OperatorNeeded
 from esm.host.code import holds, roots
+from esm.host.runtimes import Kind, kind_of
 from esm.model.function import HostedFunction
 
 _TEXT_BYTES_MAX = 1024 * 1024
@@ -26,6 +27,8 @@ _BINDS_UNSEEN = {
 
 def check_handler(function: HostedFunction) -> None:
     """Return unless the handler's module is there and surely has no such function. Raises: OperatorNeeded."""
+    if kind_of(function.runtime) is not Kind.PYTHON or not Path(function.code).is_dir():
+        return
     module, _, name = function.handler.rpartition(".")
     path = _text_of(function, module.replace("/", ".").split("."))
     tree = None if path is None else _parsed(path)

@@ -1,4 +1,4 @@
-"""Python interpreters for hosted functions, each with a folder that holds AWS's runtime client for it.
+"""Interpreters for hosted functions, each with AWS's runtime client for it: Python here, Node.js in `node`.
 
 Law: an interpreter is taken only after it has run and has imported the client. The daemon's own version is the
 interpreter below its virtual environment; others are looked for on the PATH. The compiled parts of the client fit the
@@ -18,10 +18,13 @@ import sys
 import sysconfig
 import tempfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from esm.errors import OperatorNeeded
+from esm.host.node import find_node
+from esm.host.runtimes import Kind, Mapped, kind_of
 
 _PACKAGES = ("awslambdaric", "simplejson", "snapshot_restore_py")
 _COMPILED = "runtime_client"
@@ -43,40 +46,58 @@ class Interpreter:
     executable: str
     client: Path
     """Folder of the runtime client, made for it."""
+    version: str = ""
+    """Of Python, as its folders are named (`python3.11`); of Node.js, its major number."""
 
 
 class Interpreters:
     """Finds each version once. `path` is where to look; None is the PATH of the daemon."""
 
-    def __init__(self, directory: Path, path: str | None = None) -> None:
-        """`directory` holds the runtime clients."""
+    def __init__(self, directory: Path, path: str | None = None, mapped: Mapping[str, Mapped] | None = None) -> None:
+        """`directory` holds the runtime clients; `mapped` says what to take for a Runtime, whatever it is called."""
         self._directory = directory
         self._path = path
+        self._mapped = mapped or {}
         self._found: dict[str, Interpreter] = {}
         self._lock = asyncio.Lock()
 
     async def find(self, runtime: str) -> Interpreter:
-        """The interpreter for `python3.N`. Raises: OperatorNeeded, naming what was found instead."""
+        """The interpreter for `python3.N`, `nodejsN.x` or a name that is mapped.
+
+        Raises: OperatorNeeded, naming what was found instead.
+        """
         async with self._lock:
             found = self._found.get(runtime)
-            if found is None or not found.client.is_dir():
+            if found is None or not found.client.exists():
                 found = self._found[runtime] = await asyncio.to_thread(self._look, runtime)
             return found
 
     def _look(self, runtime: str) -> Interpreter:
+        given = self._mapped.get(runtime)
+        match kind_of(runtime):
+            case Kind.PYTHON:
+                return self._python(runtime, given)
+            case Kind.NODE:
+                return Interpreter(*find_node(runtime, self._path, given))
+            case _:
+                return _other(runtime, given)
+
+    def _python(self, runtime: str, given: Mapped | None) -> Interpreter:
         own = _own_runtime()
         places = [own_executable()] if runtime == own else _on_path(runtime, self._path)
         tried: list[str] = []
-        for place in places:
-            executable, why = _asked(place, runtime)
-            if executable:
-                return Interpreter(executable, self._client(runtime, executable, is_own=runtime == own))
-            tried.append(f"{place} {why}")
+        for place in [given.interpreter] if given else places:
+            version, executable = _asked(place)
+            if version and (given or version == runtime):
+                is_own = version == own and Path(executable).resolve() == Path(own_executable()).resolve()
+                return Interpreter(executable, self._client(version, executable, is_own=is_own), version)
+            tried.append(f"{place} is {version}" if version else f"{place} does not run")
         others = sorted({own, *_names_on_path(self._path)} - {runtime})
         broken = f" ({'; '.join(tried)})" if tried else ""
         raise OperatorNeeded(
             f"Runtime {runtime}: no such interpreter runs here{broken}; found {', '.join(others)}:"
-            f" install {runtime} on the PATH of esm, or set Runtime to one that is there"
+            f" install {runtime} on the PATH of esm, set Runtime to one that is there, or map it with"
+            f" ESM_RUNTIMES={runtime}=/path/of/python"
         )
 
     def _client(self, runtime: str, executable: str, *, is_own: bool) -> Path:
@@ -127,16 +148,28 @@ def _names_on_path(path: str | None) -> set[str]:
     return {found.name for folder in folders for found in folder.iterdir() if _NAME.fullmatch(found.name)}
 
 
-def _asked(place: str, runtime: str) -> tuple[str, str]:
-    """The real interpreter behind `place`, or "" and why not."""
+def _asked(place: str) -> tuple[str, str]:
+    """Version and real path of the interpreter behind `place`; empty where it does not run."""
     try:
         answer = subprocess.run(  # noqa: S603
             [place, *_ISOLATED, "-c", _ASK], capture_output=True, timeout=_CHECK_WITHIN_S, check=True, text=True
         )
         version, executable = json.loads(answer.stdout)
     except (OSError, ValueError, subprocess.SubprocessError):
-        return "", "does not run"
-    return (str(executable), "") if version == runtime else ("", f"is {version}")
+        return "", ""
+    return str(version), str(executable)
+
+
+def _other(runtime: str, given: Mapped | None) -> Interpreter:
+    if given is None or given.client is None:
+        raise OperatorNeeded(
+            f"Runtime {runtime}: esm hosts python3.N, nodejsN.x and provided.*; map it with"
+            f" ESM_RUNTIMES={runtime}=/path/of/interpreter:/path/of/client, or use provided.al2023 with a bootstrap"
+        )
+    for place in (given.interpreter, given.client):
+        if not Path(place).exists():
+            raise OperatorNeeded(f"Runtime {runtime}: {place} of ESM_RUNTIMES does not exist: correct the path")
+    return Interpreter(given.interpreter, Path(given.client))
 
 
 def _run_error(executable: str, *arguments: str) -> str:

@@ -25,8 +25,12 @@ class Process:
         variables: Mapping[str, str],
         on_line: Callable[[str], None],
         on_exit: Callable[[int], None],
+        keep: Sequence[int] = (),
     ) -> None:
-        """Start `command`. Raises: OSError, ValueError (a NUL in a variable)."""
+        """Start `command`, which keeps the file descriptors `keep`.
+
+        Raises: OSError, ValueError (a NUL in a variable).
+        """
         self._on_exit = on_exit
         self._loop = asyncio.get_running_loop()
         reader, writer = os.pipe()
@@ -39,6 +43,7 @@ class Process:
                 stdout=writer,
                 stderr=writer,
                 start_new_session=True,
+                pass_fds=keep,
             )
         except BaseException:
             os.close(reader)
@@ -69,6 +74,14 @@ class Process:
         if self._pidfd >= 0:  # not reaped yet: the number is still its own
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
+
+    def send(self, number: int) -> None:
+        """A signal to the process itself; SIGKILL goes to its group."""
+        if number == signal.SIGKILL:
+            self.kill()
+        elif self._pidfd >= 0:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(self.pid, number)
 
     def _exited(self) -> None:
         self.kill()

@@ -7,20 +7,28 @@ low-level one, which is not ours to keep correct: 2,100 to 2,300 warm invocation
 """
 
 import asyncio
-import json
 import socket
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+import aiohttp
 from aiohttp import web
 
-from esm.host.endings import ANSWER_BYTES_MAX, TOO_LARGE
+from esm.host.endings import ANSWER_BYTES_MAX
+from esm.host.extensions_api import PREFIX as EXTENSIONS
+from esm.host.extensions_api import Extensions, no_telemetry
+from esm.host.wire import accepted, body_within, error_type, refused
 
 _PREFIX = "/2018-06-01/runtime/"
+_TELEMETRY = ("/2022-07-01/telemetry", "/2020-08-15/logs")
 _HEADER_BYTES_MAX = 1024 * 1024 + 64 * 1024
 """awslambdaric sends the frames of an exception as one header of up to 1 MiB."""
-_OK = b'{"status":"OK"}\n'
+STREAM_BYTES_MAX = 200 * 1024 * 1024
+"""Lambda's cap on a streamed answer. Source: lambda.md 6."""
+
+Stream = Callable[[bytes], Awaitable[None]]
 
 
 class Phase(Enum):
@@ -32,6 +40,8 @@ class Phase(Enum):
     """It has asked for the next invocation."""
     RUNNING = "running"
     """It has been given one."""
+    STREAMING = "streaming"
+    """It hands in its answer piece by piece."""
     ANSWERED = "answered"
     """It has answered and not asked again yet."""
     FAILED = "failed"
@@ -56,55 +66,67 @@ class Event:
     """Unix time."""
     payload: bytes = field(repr=False)
     trace: str | None = None
+    client_context: str | None = field(default=None, repr=False)
+    cognito_identity: str | None = field(default=None, repr=False)
+    invocation_id: str = ""
+    """Names this attempt; a runtime may send it back, and what it sends must be it. lambda.md 7.1."""
+    stream: Stream | None = field(default=None, repr=False)
+    """Where the pieces of a streamed answer go; None: they are gathered into one answer."""
 
 
 class Listener(Protocol):
     """Who is told what the runtime says; called in the event loop, must not wait."""
 
-    def asked(self) -> None:
+    def progressed(self) -> None:
         """It waits for an invocation: initialisation, or the one before, has ended."""
 
-    def answered(self, payload: bytes, *, has_failed: bool) -> None:
-        """The handler returned, or raised."""
+    def answered(self, payload: bytes, error_type: str | None) -> None:
+        """The handler returned, or failed in the way that the runtime names."""
 
     def answered_too_much(self) -> None:
         """The handler's answer is above Lambda's limit."""
 
-    def init_failed(self, payload: bytes) -> None:
+    def answered_in_part(self) -> None:
+        """The connection broke before the answer's end."""
+
+    def init_failed(self, payload: bytes, error_type: str) -> None:
         """The handler could not be loaded."""
 
 
 class RuntimeApi:
     """Serves one environment between `open` and `aclose`."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, extensions: Extensions) -> None:
         self._listener = listener
+        self._extensions = extensions
         self._phase = Phase.INIT
         self._event: Event | None = None
         """Given by `deliver` and not sent yet."""
         self._next: asyncio.Future[None] | None = None
         """Ends the call of `next` that is held open."""
-        self._request_id = ""
+        self._current: Event | None = None
         self._http = web.Server(
             self._serve, handler_cancellation=True, access_log=None, auto_decompress=False,
             max_line_size=_HEADER_BYTES_MAX, max_field_size=_HEADER_BYTES_MAX, lingering_time=5.0,
         )  # fmt: skip
         self._server: asyncio.Server | None = None
 
-    async def open(self) -> str:
-        """Listen; returns `host:port`. Raises: OSError."""
-        own = socket.create_server(("127.0.0.1", 0))
-        host, port = own.getsockname()
+    async def open(self, listening: socket.socket) -> None:
+        """Serve what comes to a socket, and own it. Raises: OSError."""
         # does not wait while it is not started: a cancelled start could not close what it has not been given
-        self._server = await asyncio.get_running_loop().create_server(self._http, sock=own, start_serving=False)
+        self._server = await asyncio.get_running_loop().create_server(self._http, sock=listening, start_serving=False)
         await self._server.start_serving()
-        return f"{host}:{port}"
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the runtime has asked for the next invocation and has none."""
+        return self._phase is Phase.WAITING
 
     def deliver(self, event: Event) -> None:
         """Give the runtime, which has asked, its next invocation."""
         assert self._phase is Phase.WAITING
         self._phase = Phase.RUNNING
-        self._event, self._request_id = event, event.request_id
+        self._event = self._current = event
         if self._next is not None and not self._next.done():
             self._next.set_result(None)
 
@@ -114,21 +136,24 @@ class RuntimeApi:
             self._server.close()
         await self._http.shutdown(0)
 
-    async def _serve(self, request: web.BaseRequest) -> web.Response:
+    async def _serve(self, request: web.BaseRequest) -> web.Response:  # noqa: PLR0911 - one for each call
         method, path = request.method, request.path
+        if path.startswith(EXTENSIONS):
+            return await self._extensions.serve(request)
+        if method == "PUT" and path in _TELEMETRY:
+            await body_within(request.content.iter_any(), ANSWER_BYTES_MAX)
+            return no_telemetry(path)
         if not path.startswith(_PREFIX):
-            return _refused(404, "NotFound", f"{path[:200]} is no path of the Runtime API")
+            return refused(404, "NotFound", f"{path[:200]} is no path of the Runtime API")
         match method, path[len(_PREFIX) :].split("/"):
             case "GET", ["invocation", "next"]:
                 return await self._serve_next()
             case "POST", ["invocation", request_id, "response" | "error" as call]:
-                if request_id != self._request_id:
-                    return _refused(400, "InvalidRequestID", "Invalid request ID")
-                return await self._serve_answer(request, call)
+                return await self._serve_of(request_id, request, call)
             case "POST", ["init", "error"]:
                 return await self._serve_answer(request, "init error")
             case _:
-                return _refused(404, "NotFound", f"{method[:20]} {path[:200]} is no call of the Runtime API")
+                return refused(404, "NotFound", f"{method[:20]} {path[:200]} is no call of the Runtime API")
 
     async def _serve_next(self) -> web.Response:
         if self._event is None and (self._phase not in _ALLOWED["next"] or self._next is not None):
@@ -139,35 +164,76 @@ class RuntimeApi:
             self._phase = Phase.WAITING
             try:
                 if not has_asked:
-                    self._listener.asked()
+                    self._listener.progressed()
                 await self._next
             finally:
                 self._next = None
         event, self._event = self._event, None
         return self._out_of_turn("next") if event is None else _invocation(event)
 
+    async def _serve_of(self, request_id: str, request: web.BaseRequest, call: str) -> web.Response:
+        current = self._current
+        if current is None or request_id != current.request_id:
+            return refused(400, "InvalidRequestID", "Invalid request ID")
+        if request.headers.get("Lambda-Runtime-Invocation-Id", current.invocation_id) != current.invocation_id:
+            return refused(400, "InvalidInvocationId", "Invalid invocation ID")
+        is_stream = request.headers.get("Lambda-Runtime-Function-Response-Mode", "").lower() == "streaming"
+        if call == "response" and is_stream and current.stream is not None:
+            return await self._serve_stream(request, current.stream)
+        return await self._serve_answer(request, call)
+
     async def _serve_answer(self, request: web.BaseRequest, call: str) -> web.Response:
         if self._phase not in _ALLOWED[call]:
             return self._out_of_turn(call)
-        payload = await _body(request)
+        payload = await body_within(request.content.iter_any(), ANSWER_BYTES_MAX)
         if self._phase not in _ALLOWED[call]:  # another answer was faster
             return self._out_of_turn(call)
         self._phase = Phase.FAILED if call == "init error" else Phase.ANSWERED
         if payload is None:
             self._listener.answered_too_much()
-            return _refused(
-                413, "RequestEntityTooLarge", TOO_LARGE.replace("Response payload size exceeded", "Exceeded")
-            )
-        if call == "init error":
-            self._listener.init_failed(payload)
-        else:
-            self._listener.answered(payload, has_failed=call == "error")
-        return web.Response(body=_OK, status=202, content_type="application/json")
+            return _too_large()
+        given = request.headers.get("Lambda-Runtime-Function-Error-Type")
+        match call:
+            case "init error":
+                self._listener.init_failed(payload, error_type(given, "Runtime"))
+            case "error":
+                self._listener.answered(payload, error_type(given, "Function"))
+            case _:
+                self._listener.answered(payload, None)
+        return accepted()
+
+    async def _serve_stream(self, request: web.BaseRequest, stream: Stream) -> web.Response:
+        """Pass the pieces on as they come: the caller's pace is the function's."""
+        if self._phase is not Phase.RUNNING:
+            return self._out_of_turn("response")
+        self._phase, size = Phase.STREAMING, 0
+        try:
+            async for chunk in request.content.iter_any():
+                size += len(chunk)
+                if size > STREAM_BYTES_MAX:
+                    self._phase = Phase.ANSWERED
+                    self._listener.answered_too_much()
+                    return _too_large(STREAM_BYTES_MAX)
+                await stream(chunk)
+        except (ConnectionError, asyncio.CancelledError, web.HTTPException, aiohttp.ClientPayloadError):
+            self._phase = Phase.ANSWERED
+            self._listener.answered_in_part()
+            raise
+        self._phase = Phase.ANSWERED
+        self._listener.answered(b"", None)
+        return accepted()
 
     def _out_of_turn(self, call: str) -> web.Response:
-        return _refused(
-            403, "InvalidStateTransition", f"{call} is not allowed while the runtime is {self._phase.value}"
-        )
+        return refused(403, "InvalidStateTransition", f"{call} is not allowed while the runtime is {self._phase.value}")
+
+
+def loopback() -> socket.socket:
+    """A listening socket of this machine. Raises: OSError."""
+    return socket.create_server(("127.0.0.1", 0))
+
+
+def _too_large(limit: int = ANSWER_BYTES_MAX) -> web.Response:
+    return refused(413, "RequestEntityTooLarge", f"Exceeded maximum allowed payload size ({limit} bytes).")
 
 
 def _invocation(event: Event) -> web.Response:
@@ -176,24 +242,15 @@ def _invocation(event: Event) -> web.Response:
         "Lambda-Runtime-Aws-Request-Id": event.request_id,
         "Lambda-Runtime-Deadline-Ms": str(event.deadline_ms),
         "Lambda-Runtime-Invoked-Function-Arn": event.function_arn,
+        "Lambda-Runtime-Trace-Id": event.trace,
+        "Lambda-Runtime-Client-Context": event.client_context,
+        "Lambda-Runtime-Cognito-Identity": event.cognito_identity,
+        "Lambda-Runtime-Invocation-Id": event.invocation_id,
     }
-    if event.trace is not None:
-        headers["Lambda-Runtime-Trace-Id"] = event.trace
-    return web.Response(body=event.payload, headers=headers)
+    given = {name: text for name, text in headers.items() if text and _is_clean(text)}
+    return web.Response(body=event.payload, headers=given)
 
 
-async def _body(request: web.BaseRequest) -> bytes | None:
-    """None when it is above the limit; the rest is not kept."""
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.content.iter_any():
-        size += len(chunk)
-        if size > ANSWER_BYTES_MAX:
-            return None
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def _refused(status: int, error_type: str, text: str) -> web.Response:
-    body = json.dumps({"errorMessage": text, "errorType": error_type}).encode()
-    return web.Response(body=body, status=status, content_type="application/json")
+def _is_clean(text: str) -> bool:
+    """Whether it can stand in a header: what cannot is left out, and splits no answer."""
+    return text.isascii() and text.isprintable()

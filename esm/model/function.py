@@ -11,6 +11,9 @@ MEMORY_MB_DEFAULT = 128
 """Lambda's own default. Source: lambda.md 7.7."""
 
 
+EPHEMERAL_MB_DEFAULT = 512
+"""Lambda's own default. Source: lambda.md 7.7."""
+
 ASYNC_RETRIES_DEFAULT = 2
 """Lambda's own default. Source: lambda.md 5."""
 
@@ -39,17 +42,32 @@ class HostedFunction:
     """Unqualified."""
     role: str
     runtime: str
-    """`python3.N`."""
+    """Lambda's name: `python3.N`, `nodejsN.x`, `provided.al2023`, or one that `ESM_RUNTIMES` maps."""
     handler: str
-    """`module.function`; the module may lie in a folder: `pkg/module.function` or `pkg.module.function`."""
+    """`module.function`; the module may lie in a folder: `pkg/module.function` or `pkg.module.function`.
+
+    Empty where a bootstrap needs none.
+    """
     code: str
-    """Absolute path of the folder that holds the code."""
+    """Absolute path of the folder, or of the zip file, that holds the code."""
     timeout_s: int = TIMEOUT_S_DEFAULT
     memory_mb: int = MEMORY_MB_DEFAULT
     environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     """Name and value, sorted by name. Never shown: values may be secrets."""
     reserved_concurrency: int | None = None
     """None: the daemon's default for one function (`ESM_HOST_CONCURRENCY`)."""
+    provisioned_concurrency: int = 0
+    """How many environments are kept initialised; at most the concurrency."""
+    version: str = "$LATEST"
+    """What it is told to be, and answers as the executed version."""
+    layers: tuple[str, ...] = ()
+    """Absolute paths of folders or zip files, merged under `/opt` in this order."""
+    ephemeral_mb: int = EPHEMERAL_MB_DEFAULT
+    """Size of `/tmp`."""
+    file_systems: tuple[tuple[str, str], ...] = ()
+    """Absolute path of a folder here, and where below `/mnt` the function sees it."""
+    has_network: bool = True
+    """Whether it has the machine's network; without, it reaches nothing but its Runtime API."""
     has_role: bool = False
     """Whether `role` was configured: only then do its mappings poll with it."""
     asynchronous: AsyncRules = AsyncRules()

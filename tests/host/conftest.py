@@ -14,6 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from esm.host import Host
+from esm.host.isolation import find_isolation
 from esm.model.arn import Arn
 from esm.model.clocks import Instant
 from esm.model.function import HostedFunction
@@ -22,6 +23,10 @@ from esm.ports import Target
 from esm.telemetry import Telemetry
 
 ARN = Arn.parse("arn:aws:lambda:eu-west-3:123456789012:function:orders")
+
+
+PATH = f"{os.environ['PATH']}:{Path('.servers/bubblewrap').absolute()}"
+"""Where bubblewrap may be: installed, or made by `make bubblewrap`."""
 
 
 class Heard(Telemetry):
@@ -58,8 +63,25 @@ class Here:
         facts = {"runtime": "python3.11", "handler": "app.handler", "code": str(folder), "timeout_s": 20, **changes}
         return HostedFunction("orders", ARN, "arn:aws:iam::123456789012:role/orders", **facts)
 
+    def written(self, files: dict[str, str], handler: str = "app.handler", **changes: Any) -> HostedFunction:
+        """A function of several files, those below `bin` and called bootstrap executable."""
+        folder = self.folder / f"code-{uuid.uuid4().hex[:8]}"
+        write(folder, files)
+        facts = {"runtime": "python3.11", "handler": handler, "code": str(folder), "timeout_s": 20, **changes}
+        return HostedFunction("orders", ARN, "arn:aws:iam::123456789012:role/orders", **facts)
+
     def target(self, source: str, **changes: Any) -> Target:
         return self.host.target(self.function(source, **changes))
+
+
+def write(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(textwrap.dedent(text).lstrip())
+        if text.lstrip().startswith("#!"):
+            place.chmod(0o755)
+    return folder
 
 
 def invocation(payload: bytes = b"{}", start_by: float | None = None, trace: str | None = None) -> Invocation:
@@ -115,6 +137,24 @@ def other_python() -> tuple[str, str]:
 async def here(tmp_path: Path) -> AsyncIterator[Here]:
     heard = Heard()
     host = Host(directory=tmp_path / "host", concurrency_default=2, telemetry=heard, idle_s=60)
+    try:
+        yield Here(host, tmp_path, heard)
+    finally:
+        await host.aclose()
+
+
+@pytest.fixture
+async def walled(tmp_path: Path) -> AsyncIterator[Here]:
+    """As `here`, in sandboxes, where this machine can have them."""
+    isolation = find_isolation("auto", PATH)
+    if not isolation.is_sandboxed:
+        if os.environ.get("REQUIRE_SERVERS") == "1":
+            pytest.fail(f"no sandbox here ({isolation.why_not}; REQUIRE_SERVERS=1: nothing may be skipped)")
+        pytest.skip(f"no sandbox here: {isolation.why_not}")
+    heard = Heard()
+    host = Host(
+        directory=tmp_path / "host", concurrency_default=2, telemetry=heard, idle_s=60, isolation=lambda: isolation
+    )
     try:
         yield Here(host, tmp_path, heard)
     finally:

@@ -176,7 +176,7 @@ async def test_variables_are_lambdas_and_nothing_of_the_daemons(here: Here):
         "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand", "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/orders",
         "LAMBDA_TASK_ROOT": task, "LANG": "C.UTF-8", "PATH": "/usr/local/bin:/usr/bin/:/bin:/opt/bin",
         "LD_LIBRARY_PATH": f"{task}:{task}/lib:/opt/lib", "TZ": ":UTC", "HOME": "/tmp",
-        "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR", "STAGE": "dev",
+        "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR", "STAGE": "dev", "AWS_EC2_METADATA_DISABLED": "true",
     }  # fmt: skip
 
 

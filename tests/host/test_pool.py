@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -232,3 +233,89 @@ async def test_a_folder_that_vanished_is_told_as_misconfigured(here: Here):
         assert isinstance(await target.invoke(invocation()), Misconfigured)
     (here.folder / "away").rename(function.code)
     assert value(await target.invoke(invocation(b"0")))
+
+
+async def test_provisioned_environments_are_ready_before_they_are_asked_and_spill_over(here: Here):
+    target = here.target(
+        """
+        import os, time
+        print("loaded", os.environ["AWS_LAMBDA_INITIALIZATION_TYPE"])
+        def handler(event, context):
+            time.sleep(event)
+            return os.getpid(), os.environ["AWS_LAMBDA_INITIALIZATION_TYPE"]
+        """,
+        reserved_concurrency=3, provisioned_concurrency=2,
+    )  # fmt: skip
+    await target.facts()
+    await until(lambda: [line for _, _, line in here.heard.lines] == ["loaded provisioned-concurrency"] * 2)
+    await target.wait_free()
+    runs = [value(ending) for ending in await asyncio.gather(*(target.invoke(invocation(b"1")) for _ in range(3)))]
+    assert sorted(kind for _, kind in runs) == ["on-demand", "provisioned-concurrency", "provisioned-concurrency"]
+    assert len({pid for pid, _ in runs}) == 3
+    assert value(await target.invoke(invocation(b"0")))[1] == "provisioned-concurrency"
+
+
+async def test_nothing_is_kept_ready_where_functions_are_only_looked_at(here: Here):
+    host = Host(directory=here.folder / "looks", concurrency_default=1, telemetry=here.heard, idle_s=60,
+                keeps_ready=False)  # fmt: skip
+    try:
+        target = host.target(here.function("print('loaded')\nhandler = print", provisioned_concurrency=1))
+        await target.facts()
+        await asyncio.sleep(0.3)
+        assert here.heard.lines == []
+    finally:
+        await host.aclose()
+
+
+async def test_a_provisioned_environment_that_dies_is_replaced(here: Here):
+    target = here.target(SLEEPS, provisioned_concurrency=1)
+    await target.facts()
+    pid = value(await target.invoke(invocation(b"0")))
+    os.kill(pid, 9)
+    await until(lambda: here.heard.ended == [(pid, "exit")])
+    again = value(await target.invoke(invocation(b"0")))
+    assert again != pid
+
+
+async def test_the_overall_limit_holds_over_functions_and_a_reservation_is_kept_free(here: Here):
+    host = Host(directory=here.folder / "few", concurrency_default=5, telemetry=here.heard, idle_s=60,
+                concurrency_total=3)  # fmt: skip
+    try:
+        first, second = host.target(here.function(SLEEPS)), host.target(here.function(SLEEPS))
+        reserved = host.target(here.function(SLEEPS, reserved_concurrency=2))
+        busy = asyncio.ensure_future(first.invoke(invocation(b"1")))
+        await until(lambda: bool(here.heard.lines))
+        refused = await second.invoke(replace(invocation(b"0"), waits=False))
+        assert isinstance(refused, Throttled)
+        assert refused.reason == "ConcurrentInvocationLimitExceeded"
+        assert value(await reserved.invoke(invocation(b"0")))
+        assert not busy.done()
+        assert value(await second.invoke(invocation(b"0")))
+        assert busy.done()
+        greedy = host.target(here.function(SLEEPS, reserved_concurrency=1))
+        assert await greedy.facts()
+        with pytest.raises(OperatorNeeded, match=r"ESM_HOST_CONCURRENCY_TOTAL \(3\)"):
+            await second.facts()
+    finally:
+        await host.aclose()
+
+
+async def test_a_caller_that_does_not_wait_is_throttled_with_lambdas_reason(here: Here):
+    target = here.target(SLEEPS, reserved_concurrency=1)
+    busy = asyncio.ensure_future(target.invoke(invocation(b"1")))
+    await until(lambda: bool(here.heard.lines))
+    refused = await target.invoke(replace(invocation(b"0"), waits=False))
+    assert isinstance(refused, Throttled)
+    assert refused.reason == "ReservedFunctionConcurrentInvocationLimitExceeded"
+    assert value(await busy)
+
+
+async def test_an_old_environment_is_started_anew(here: Here):
+    host = Host(directory=here.folder / "old", concurrency_default=1, telemetry=here.heard, idle_s=60, age_max_s=0.5)
+    try:
+        target = host.target(here.function(SLEEPS))
+        pid = value(await target.invoke(invocation(b"0")))
+        await until(lambda: here.heard.ended == [(pid, "age")])
+        assert value(await target.invoke(invocation(b"0"))) != pid
+    finally:
+        await host.aclose()
