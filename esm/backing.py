@@ -21,7 +21,7 @@ from esm.api.tls import Certificate
 from esm.catalogue import Catalogue
 from esm.errors import OperatorNeeded, RequestRefused, StoreTooNew, Unavailable
 from esm.model.connection import DAEMON, Way
-from esm.model.function import LambdaFunction
+from esm.model.function import HostedFunction, LambdaFunction
 from esm.model.invocation import Answer, Throttled
 from esm.model.worker import worker_of
 from esm.rules import desired as desires
@@ -158,7 +158,8 @@ class Backing:
             )
             return Answer(request_id, b"", status=ACCEPTED)
         target = self.adapters.target(function, self._way(function))
-        if not invocation.waits and target.concurrency is not None and target.in_flight >= target.concurrency:
+        is_full = target.concurrency is not None and target.in_flight >= target.concurrency
+        if not invocation.waits and is_full and not isinstance(function, HostedFunction):  # the host says why
             return Throttled(invocation.request_id)
         return await target.invoke(invocation)
 

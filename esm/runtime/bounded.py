@@ -8,6 +8,7 @@ from esm.model.clocks import Instant
 from esm.model.function import FunctionFacts
 from esm.model.invocation import Ending, Invocation, Throttled
 from esm.ports import Target
+from esm.rules.slots import Refusal
 from esm.runtime.membership import Membership
 
 LOOK_EVERY_S = 0.1
@@ -46,12 +47,13 @@ class Bounded:
 
     async def invoke(self, invocation: Invocation) -> Ending:
         """As the target does; throttled where there is no place for this worker, which is no attempt."""
-        until = anyio.current_time() + WAIT_S
+        waits = invocation.waits or not self._share.usable  # the places go round where workers are many
+        until = anyio.current_time() + (WAIT_S if waits else 0)
         if invocation.start_by is not None:
             until = min(until, invocation.start_by)
         while not self._has_place:
             if Instant(anyio.current_time()) >= until:
-                return Throttled(invocation.request_id)
+                return Throttled(invocation.request_id, reason=Refusal.RESERVED.value)
             self._share.starved()
             await anyio.sleep(LOOK_EVERY_S)
         self._in_flight += 1
