@@ -12,13 +12,14 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from esm import config
-from esm.api import offered
+from esm.api import credentials, offered
 from esm.aws import clients, lease_table
 from esm.config.members import BEHIND_URL, HOSTED, IN_LAMBDA
 from esm.crew.telling import CrewTelemetry
 from esm.destinations import s3 as to_s3
 from esm.destinations import sns as to_sns
 from esm.destinations import sqs as to_sqs
+from esm.host.metrics import HostMetrics
 from esm.model.clocks import UnixTime
 from esm.rules import parameters
 from esm.settings import load_settings, settings_table
@@ -114,6 +115,15 @@ def test_every_other_configuration_of_the_readme_makes_sense(text: str, tmp_path
     assert not found.warnings
 
 
+def test_the_credentials_of_the_readme_are_taken(tmp_path: Path) -> None:
+    (text,) = blocks(between("### Who may call the API", "### Secrets"), "yml")
+    (tmp_path / "keys.yaml").write_text(text)
+    (caller,) = credentials.read(tmp_path / "keys.yaml").values()
+    assert caller.may("lambda:CreateEventSourceMapping")
+    assert not caller.may("lambda:InvokeFunction")
+    assert caller.may_on("billing-eu")
+
+
 def test_the_policies_of_the_readme_are_json() -> None:
     for text in blocks(README, "json"):
         assert json.loads(text)["Version"] == "2012-10-17"
@@ -147,9 +157,10 @@ def exported() -> set[str]:
     """The name of every metric of the program, as a scrape shows it."""
     registry = CollectorRegistry()
     Telemetry(registry)
+    HostMetrics(registry)
     of_the_supervisor = CrewTelemetry([], dict).collected()
     families = {(family.name, family.type) for family in [*registry.collect(), *of_the_supervisor]}
-    sources = [(ROOT / "esm" / name).read_text() for name in ("telemetry.py", "exposition.py")]
+    sources = [(ROOT / "esm" / name).read_text() for name in ("telemetry.py", "exposition.py", "host/metrics.py")]
     named = {name for source in sources for name in re.findall(r'"(esm_[a-z_]+)"', source)}
     counters = {name for name, kind in families if kind == "counter"}
     return {f"{name}_total" if name in counters else name for name in named | {name for name, _ in families}}
