@@ -21,8 +21,9 @@ def check_unconfigured(name: str, settings: Settings, configuration: Configurati
 async def forget(catalogue: Catalogue, name: str, settings: Settings, *, is_dry: bool) -> None:
     """Remove everything of a mapping, or say what would be.
 
-    Raises: RequestRefused where nothing is stored, or a worker runs it.
+    Raises: RequestRefused where nothing is stored, or the API has it, or a worker runs it.
     """
+    await _check_unwanted(catalogue, name)
     also = [settings.worker_id]
     stands = await catalogue.stands(name, also)
     if not any(stands.values()):
@@ -40,6 +41,16 @@ async def forget(catalogue: Catalogue, name: str, settings: Settings, *, is_dry:
         return
     await catalogue.forget(name, also)
     print(f"mapping {name}: forgotten ({listed}).")
+
+
+async def _check_unwanted(catalogue: Catalogue, name: str) -> None:
+    """Refuse a mapping of the API, also one that does not run beside the configuration for now."""
+    made = await catalogue.mapping(name)
+    if made is not None and not made.is_leaving:
+        raise RequestRefused(
+            f"Mapping {name} was made through the API: delete it there (`aws lambda delete-event-source-mapping`), which"
+            " removes what is stored of it, or its positions would be made anew from StartingPosition."
+        )
 
 
 def _waits(workers: list[str], seconds: float) -> None:

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 
 from esm.crew.merging import GAUGES, Merger, parsed
+from esm.host.metrics import HostMetrics
 from esm.telemetry import Telemetry
 
 OF_MAPPING = 'mapping="u",function="f",source="s"'
@@ -17,6 +18,7 @@ OF_MAPPING = 'mapping="u",function="f",source="s"'
 def exported() -> list[Metric]:
     registry = CollectorRegistry()
     Telemetry(registry)
+    HostMetrics(registry)
     return list(registry.collect())
 
 
@@ -53,7 +55,7 @@ def test_a_merged_scrape_of_one_worker_is_its_own_without_the_moments_of_creatio
 
 @pytest.mark.parametrize(
     ("name", "merged"),
-    [("esm_invocations_in_flight", 5), ("esm_queue_backlog", 3), ("esm_seconds_until_expiry", 2), ("esm_other", 3)],
+    [("esm_invocations_in_flight", 5), ("esm_function_concurrent_executions", 5), ("esm_queue_backlog", 3), ("esm_seconds_until_expiry", 2), ("esm_other", 3)],
 )
 def test_a_gauge_follows_its_rule_and_an_unknown_one_shows_the_largest(name: str, merged: float) -> None:
     one, other = (scrape(f"{name}{{{OF_MAPPING}}} {value}", kind="gauge") for value in (2, 3))
