@@ -168,6 +168,10 @@ class ShardRunner:
             self._lease.window = tumbling.open
         return True
 
+    def look_again(self) -> None:
+        """The mapping has changed."""
+        self.changed.notify()
+
     def view(self) -> ShardView:
         """What status and metrics show of the shard."""
         now, wall = self.around.clock.now(), self.around.clock.wall()
@@ -205,7 +209,7 @@ class ShardRunner:
             before = None
             if factor is not None:
                 before, positions = positions, (lowest(positions),) * factor
-            began_at = self.around.clock.now()
+            began_at, done = self.around.clock.now(), self._lease.lease.done
             try:
                 await self._lease.save(positions, window, is_finished=is_finished, before=before)
             except Unavailable as error:
@@ -214,6 +218,8 @@ class ShardRunner:
                 continue
             is_current = factor is not None or self._is_stored(self.progress.positions(), self._window)
             self._unsaved_since = None if is_current else began_at
+            if self._lease.lease.done != done:
+                self.changed.notify()  # a factor that was to wait may have its turn
             if window is not None:
                 self._wake_lanes()
             return
@@ -245,7 +251,7 @@ class ShardRunner:
         for_s = CONVERT_FOR_S
         while True:
             while self.mapping().lanes == len(self.lanes) or len(self._lease.lease.done) >= LAYOUTS_MAX:
-                await self.changed.wait_until(self.around.clock, Instant(self.around.clock.now() + 1))
+                await self.changed.wait()
             self.is_converting = True
             self._wake_lanes()
             with anyio.move_on_after(for_s) as trying:

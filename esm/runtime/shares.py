@@ -1,7 +1,7 @@
 """Shares: a bound that holds over all workers, divided among them through one item of the store.
 
-Laws: no write makes the sum of the grants exceed the bound; a worker uses no more than its stored grant, and as soon as
-it sees that others have a claim no more than its fair part: it shrinks first, then they grow. A worker that may have
+Laws: no write makes the sum of the grants exceed the bound; a worker uses no more than its stored grant, by
+however many portions (a changed function runs beside what is left of its old self), and as soon as it sees that others have a claim no more than its fair part: it shrinks first, then they grow. A worker that may have
 been taken for dead uses nothing until it has looked again. Source: design section 6.
 """
 
@@ -88,13 +88,16 @@ class Portion:
     """The share of one worker among several."""
 
     def __init__(
-        self, fleet: Sharers, clock: Clock, subject: str, limit: Callable[[], int], in_use: Callable[[], int]
-    ) -> None:
+        self, fleet: Sharers, clock: Clock, subject: str, limit: Callable[[], int], in_use: Callable[[], int],
+        others: Callable[[Portion], list[Portion]] = lambda _: [],
+    ) -> None:  # fmt: skip
+        """`others`: the other portions that this worker has of the same bound."""
         self._fleet = fleet
         self._clock = clock
         self.subject = subject
         self.limit = limit
-        self.in_use = in_use
+        self._in_use = in_use
+        self._others = others
         self._grants = Grants()
         self._term = -1
         self._epoch: object = None
@@ -106,7 +109,25 @@ class Portion:
         fleet = self._fleet
         if not fleet.holds(self._term, self._clock.now()):
             return 0
-        return shares.usable(self._grants, fleet.sharers(self.subject), self.limit(), fleet.owner, self.subject)
+        mine = shares.usable(self._grants, fleet.sharers(self.subject), self.limit(), fleet.owner, self.subject)
+        left = max(0, mine - sum([one.own_use for one in self._others(self)]))
+        must_wait = not self.is_idle_in_vain and any(one.is_idle_in_vain for one in self._others(self))
+        return min(left, self.own_use) if must_wait else left
+
+    @property
+    def own_use(self) -> int:
+        """What is used by this portion."""
+        return self._in_use()
+
+    @property
+    def in_use(self) -> int:
+        """What is used by all portions of this worker."""
+        return self._in_use() + sum([one.own_use for one in self._others(self)])
+
+    @property
+    def is_idle_in_vain(self) -> bool:
+        """Whether something waits here while nothing of this portion runs: the others start nothing more then."""
+        return self._starved_since is not None and not self.own_use
 
     @property
     def is_settled(self) -> bool:
@@ -145,25 +166,34 @@ class ShareKeeper:
         self._clock = clock
         self._store = store
         self._telemetry = telemetry
-        self._portions: set[Portion] = set()
+        self._portions: list[Portion] = []
+        """Oldest first."""
         self._ended: set[str] = set()
         """Subjects whose grant is to be given back."""
         self.changed = Signal()
 
     @contextmanager
     def holding(self, subject: str, limit: Callable[[], int], in_use: Callable[[], int]) -> Iterator[Portion]:
-        """The share of a subject while the body runs: nothing at first."""
-        portion = Portion(self._fleet, self._clock, subject, limit, in_use)
-        self._portions.add(portion)
+        """The share of a subject while the body runs: nothing at first. The newest says what the bound is."""
+        portion = Portion(self._fleet, self._clock, subject, limit, in_use, self._others)
+        for older in self._of(subject):
+            older.limit = limit
+        self._portions.append(portion)
         self._ended.discard(subject)
         self.changed.notify()
         try:
             yield portion
         finally:
-            self._portions.discard(portion)
-            if all(one.subject != subject for one in self._portions):
+            self._portions.remove(portion)
+            if not self._of(subject):
                 self._ended.add(subject)
             self.changed.notify()
+
+    def _of(self, subject: str) -> list[Portion]:
+        return [one for one in self._portions if one.subject == subject]
+
+    def _others(self, portion: Portion) -> list[Portion]:
+        return [one for one in self._of(portion.subject) if one is not portion]
 
     async def run(self) -> None:
         """Look at what is not yet as it should be, at once when something changes."""
@@ -193,7 +223,7 @@ class ShareKeeper:
         after = Grants(
             shares.next_grants(
                 before.by_worker, live, fleet.sharers(portion.subject), portion.limit(), fleet.owner,
-                portion.in_use(), portion.subject, turn,
+                portion.in_use, portion.subject, turn,
             ),
             turn,
         )  # fmt: skip
@@ -204,7 +234,8 @@ class ShareKeeper:
                 )
             except Conflict:
                 return
-        portion.learnt(after, term, epoch)
+        for one in self._of(portion.subject):
+            one.learnt(after, term, epoch)
         if turn != before.turn:
             fleet.moved(portion.subject)
 

@@ -105,6 +105,8 @@ class StreamRunner:
             return False
         self.mapping = mapping
         self._warn()
+        for shard in self._running.values():
+            shard.look_again()
         return True
 
     async def run(self) -> None:

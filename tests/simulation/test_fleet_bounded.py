@@ -64,3 +64,38 @@ def test_the_bound_holds_over_three_workers_and_each_gets_on(limit: int) -> None
     assert running[1] <= limit
     assert min(done) >= 10
     assert sum(done) >= 120 * limit * 0.4
+
+
+def test_a_changed_function_and_its_old_self_keep_the_bound_together() -> None:
+    world = World(1, faults=False)
+    running = [0, 0]
+    done = [0, 0]
+
+    async def call(bounded: Bounded, number: int) -> None:
+        while True:
+            await bounded.wait_free()
+            ending = await bounded.invoke(Invocation("r", FUNCTION, b"{}"))
+            done[number] += not isinstance(ending, Throttled)
+
+    async def main() -> None:
+        made: list[Bounded] = []
+        async with anyio.create_task_group() as tasks:
+            base = world.around()
+            fleet = Fleet(Identity("w", "r", 1), world.clock, world.store, base.telemetry, Formats())
+            tasks.start_soon(fleet.run)
+            for number, limit in enumerate((4, 2)):
+                made.append(Bounded(fleet, "function:f", limit, Counting(world, running)))
+                for _ in range(4):
+                    tasks.start_soon(call, made[number], number)
+                await anyio.sleep(20)
+            assert running[1] <= 4
+            await anyio.sleep(2)
+            running[1] = 0
+            await anyio.sleep(40)
+            tasks.cancel_scope.cancel()
+        for bounded in made:
+            await bounded.aclose()
+
+    simulate(main)
+    assert running[1] <= 2
+    assert min(done) > 10
