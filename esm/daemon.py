@@ -165,10 +165,10 @@ class Adapters:
     def unused(self, plans: Sequence[Plan]) -> list[Target]:
         """Targets of functions that a changed configuration left behind, once nothing runs on them: to be closed.
 
-        Asynchronous events go to the functions of the configuration, whatever mappings there are.
+        Asynchronous events and calls of the API go to the functions of the configuration, whatever mappings there are.
         """
         used = {(plan.function, plan.ways.target) for plan in plans}
-        used |= {(function, DAEMON) for function, _ in self.functions.values()}
+        used |= {(one, way if isinstance(one, LambdaFunction) else DAEMON) for one, way in self.functions.values()}
         over = [key for key, target in self._targets.items() if key not in used and not target.in_flight]
         return [self._targets.pop(key) for key in over]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from esm import forgetting
 from esm.backing import Backing
 from esm.catalogue import Catalogue
 from esm.config import Configuration
@@ -110,3 +111,12 @@ async def test_a_deleted_mapping_goes_once_nobody_works_on_it(
 
 def wanted_new() -> DesiredMapping:
     return replace(wanted("u"), state=State.DELETING, version=None)
+
+
+async def test_what_the_api_still_wants_is_not_forgotten_whether_it_runs_or_not(tmp_path: Path) -> None:
+    catalogue = Catalogue(MemoryStore())
+    await catalogue.put_mapping(replace(wanted_new(), state=State.ENABLED))
+    await catalogue._store.put(Key("lease", "u", "shard"), lease(""), None)
+    settings = load_settings({"ESM_CONFIG": str(tmp_path / "esm.yaml")}, {})
+    with pytest.raises(RequestRefused, match="made through the API"):
+        await forgetting.forget(catalogue, "u", settings, is_dry=True)

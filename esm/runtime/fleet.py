@@ -464,7 +464,11 @@ class Fleet:
             if known is not None and known[0] == epoch and now - known[1] < LEASES_EVERY_S:
                 continue
             items = [one for one in await self._scan("lease", uuid) if not one.key.item.startswith("!")]
-            leases = [stored.decode_lease(item.value) for item in items]
+            try:
+                leases = [stored.decode_lease(item.value) for item in items]
+            except (StoreTooNew, OperatorNeeded) as error:  # it counts for nothing, and holds up no other mapping
+                self._telemetry.unreadable("lease", f"mapping {uuid}: {error}")
+                continue
             if uuid not in self._offered:
                 self._board.tell(uuid, {one.shard: one.owner for one in leases if not one.is_finished})
                 self._foreign[uuid] = (epoch, now)

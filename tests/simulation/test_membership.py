@@ -319,3 +319,18 @@ def test_a_heartbeat_that_nobody_can_read_is_said_and_looked_at_again() -> None:
             assert names(a) == ["a", "z"]
 
     simulate(main)
+
+
+def test_a_lease_that_is_none_of_ours_holds_up_no_look_at_the_workers() -> None:
+    fleets = Fleets()
+
+    async def main() -> None:
+        one, other = fleets.make("one"), fleets.make("other")
+        await fleets.store.put(Key("lease", "m", "s"), b"no lease", None)
+        with other.offering("m"):
+            async with fleets.running(one, other):
+                assert names(one) == ["one", "other"]
+                with anyio.fail_after(2):
+                    await one.wait_joined()
+
+    simulate(main)
