@@ -48,8 +48,8 @@ async def _check_unwanted(catalogue: Catalogue, name: str) -> None:
     made = await catalogue.mapping(name)
     if made is not None and not made.is_leaving:
         raise RequestRefused(
-            f"Mapping {name} was made through the API: delete it there (`aws lambda delete-event-source-mapping`), which"
-            " removes what is stored of it, or its positions would be made anew from StartingPosition."
+            f"Mapping {name} was made through the API: delete it there (`aws lambda delete-event-source-mapping`),"
+            " which removes what is stored of it, or its positions would be made anew from StartingPosition."
         )
 
 

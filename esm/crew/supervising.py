@@ -19,6 +19,7 @@ import anyio.lowlevel
 from prometheus_client.core import Metric
 
 from esm.api.operations import serving
+from esm.crew import api_address
 from esm.crew.answering import Ask, application, asking
 from esm.crew.merging import Merged, Merger, counted, parsed
 from esm.crew.naming import named
@@ -27,7 +28,7 @@ from esm.crew.process import WorkerProcess
 from esm.crew.telling import CrewTelemetry
 from esm.errors import OperatorNeeded, RequestRefused
 from esm.rules.restarts import Restarts
-from esm.settings import BUFFER_BYTES_MIN, Settings
+from esm.settings import BUFFER_BYTES_MIN, OFF, Settings
 from esm.stores import lending
 
 WORKERS_MAX = 64
@@ -135,6 +136,7 @@ class Crew:
             lock = stack.enter_context(lending(self._settings.state))
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="esm-")))
             _check_length(folder)
+            self._share_api(stack)
             host, port = self._settings.metrics_host_port
             port = await stack.enter_async_context(serving(application(self), host, port))
             bound = self._settings.metrics_address.rpartition(":")[0]
@@ -152,6 +154,29 @@ class Crew:
         if self._is_refused:
             return REFUSED
         return 0 if self._is_orderly else 1
+
+    def _share_api(self, stack: AsyncExitStack) -> None:
+        """Hold the API's address for the workers; a default one that is taken is left to whoever has it.
+
+        Raises: OperatorNeeded: a configured one is taken.
+        """
+        settings = self._settings
+        address = settings.api_host_port
+        if address is None:
+            return
+        try:
+            port = stack.enter_context(api_address.holding(*address))
+        except OperatorNeeded as error:
+            if "api_address" in settings.model_fields_set:
+                raise
+            self._telemetry.api_not_served(str(error))
+            shared = OFF
+        else:
+            if address[1]:
+                return
+            shared = f"{settings.api_address.rpartition(':')[0]}:{port}"
+        for environ in self._environs.values():
+            environ["ESM_API_ADDRESS"] = shared
 
     def silent(self) -> str | None:
         """See `answering.Workers`."""

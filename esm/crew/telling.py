@@ -39,6 +39,10 @@ class CrewTelemetry:
         """The supervisor answers at its address, and starts its workers."""
         _log(logging.INFO, "supervisor started", **fields)
 
+    def api_not_served(self, problem: str) -> None:
+        """Somebody else has the API's default address: no worker serves it."""
+        _log(logging.WARNING, "api is not served", problem=problem)
+
     def worker_started(self, worker: str, pid: int) -> None:
         """A worker's process runs."""
         _log(logging.INFO, "worker started", worker=worker, pid=pid)

@@ -1,8 +1,9 @@
 """Shares: a bound that holds over all workers, divided among them through one item of the store.
 
-Laws: no write makes the sum of the grants exceed the bound; a worker uses no more than its stored grant, by
-however many portions (a changed function runs beside what is left of its old self), and as soon as it sees that others have a claim no more than its fair part: it shrinks first, then they grow. A worker that may have
-been taken for dead uses nothing until it has looked again. Source: design section 6.
+Laws: no write makes the sum of the grants exceed the bound; a worker uses no more than its stored grant, by however
+many portions (a changed function runs beside what is left of its old self), and as soon as it sees that others have a
+claim no more than its fair part: it shrinks first, then they grow. A worker that may have been taken for dead uses
+nothing until it has looked again. Source: design section 6.
 """
 
 from __future__ import annotations

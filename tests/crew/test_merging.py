@@ -55,8 +55,11 @@ def test_a_merged_scrape_of_one_worker_is_its_own_without_the_moments_of_creatio
 
 @pytest.mark.parametrize(
     ("name", "merged"),
-    [("esm_invocations_in_flight", 5), ("esm_function_concurrent_executions", 5), ("esm_queue_backlog", 3), ("esm_seconds_until_expiry", 2), ("esm_other", 3)],
-)
+    [
+        ("esm_invocations_in_flight", 5), ("esm_function_concurrent_executions", 5), ("esm_queue_backlog", 3),
+        ("esm_seconds_until_expiry", 2), ("esm_other", 3),
+    ],
+)  # fmt: skip
 def test_a_gauge_follows_its_rule_and_an_unknown_one_shows_the_largest(name: str, merged: float) -> None:
     one, other = (scrape(f"{name}{{{OF_MAPPING}}} {value}", kind="gauge") for value in (2, 3))
     assert list(values(Merger(), one, other).values()) == [merged]
