@@ -1,0 +1,104 @@
+"""Runtimes elsewhere: AWS's own client in processes of their own, which ask at an address of this one."""
+
+import asyncio
+import os
+import sys
+import textwrap
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from esm.api.slow_clients import Connections
+from esm.host.elsewhere import Elsewhere
+from esm.host.metrics import HostMetrics
+from esm.model.function import PulledFunction
+from esm.ports import Target
+from esm.telemetry import Telemetry
+from tests import servers
+from tests.host.conftest import ARN, until
+
+ROLE = "arn:aws:iam::123456789012:role/orders"
+
+
+class Warned(Telemetry):
+    """Keeps what was warned about."""
+
+    def __init__(self) -> None:
+        super().__init__(CollectorRegistry())
+        self.texts: list[tuple[str, dict[str, object]]] = []
+
+    def warned(self, text: str, **fields: object) -> None:
+        self.texts.append((text, fields))
+
+
+@dataclass
+class Door:
+    """One function's address, and runtimes that ask there."""
+
+    elsewhere: Elsewhere
+    folder: Path
+    heard: Warned
+    function: PulledFunction
+    target: Target
+    processes: list[asyncio.subprocess.Process] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        return f"{self.function.host}:{self.function.port}"
+
+    @property
+    def present(self) -> int:
+        return self.elsewhere.present(self.function)
+
+    def metric(self, name: str, **labels: str) -> float:
+        return self.heard.registry.get_sample_value(name, {"function": "orders", **labels}) or 0.0
+
+    async def start(self, source: str, address: str | None = None) -> asyncio.subprocess.Process:
+        """A runtime: awslambdaric with a handler, as an image's entry point starts it."""
+        code = self.folder / f"image-{uuid.uuid4().hex[:8]}"
+        code.mkdir()
+        (code / "app.py").write_text(textwrap.dedent(source))
+        environ = {
+            "PATH": os.environ["PATH"], "PYTHONPATH": str(code), "PYTHONWARNINGS": "ignore",
+            "AWS_LAMBDA_RUNTIME_API": address or self.address, "LAMBDA_TASK_ROOT": str(code),
+            "AWS_LAMBDA_FUNCTION_NAME": "orders", "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "128",
+        }  # fmt: skip
+        with (code / "output").open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "awslambdaric", "app.handler", cwd=code, env=environ, stdout=output,
+                stderr=output, start_new_session=True,
+            )  # fmt: skip
+        self.processes.append(process)
+        return process
+
+    async def until_there(self, count: int) -> None:
+        await until(lambda: self.present == count)
+
+
+@asynccontextmanager
+async def door(
+    folder: Path, *, has_peers: bool = False, jitter: Callable[[], float] = lambda: 0.5, **changes: Any
+) -> AsyncIterator[Door]:
+    """A served address; every process that was started at it is ended at last."""
+    heard = Warned()
+    elsewhere = Elsewhere(
+        heard, HostMetrics(heard.registry), Connections, jitter, serves=True, has_peers=has_peers
+    )  # fmt: skip
+    members = {"host": "127.0.0.1", "port": servers.free_port(), "timeout_s": 20, **changes}
+    function = PulledFunction("orders", ARN, ROLE, **members)
+    made = Door(elsewhere, folder, heard, function, elsewhere.target(function))
+    try:
+        await made.target.facts()
+        yield made
+    finally:
+        await made.target.aclose()
+        for process in made.processes:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
