@@ -1,10 +1,10 @@
 """The host of functions that run here, and the door to those that run elsewhere, as the settings want them."""
 
-import random
 from functools import partial
 
 from esm.api.slow_clients import Connections
 from esm.host import Host
+from esm.host.doorway import Rounds
 from esm.host.elsewhere import Elsewhere
 from esm.host.isolation import find_isolation
 from esm.host.metrics import HostMetrics
@@ -45,8 +45,7 @@ def make_elsewhere(
         telemetry,
         metrics,
         partial(Connections, connections_max=RUNTIMES_MAX),
-        random.random,
         serves=serves,
         shares_port=shares_port,
-        has_peers=shares_port or settings.state.startswith("dynamodb:"),
+        rounds=Rounds() if shares_port or settings.state.startswith("dynamodb:") else None,
     )

@@ -15,8 +15,10 @@ but that one question lasts much longer: to lose it ends the client.
 
 import asyncio
 import hmac
+import random
 import ssl
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import aiohttp
@@ -38,10 +40,6 @@ KEEPING = ("aws-lambda-python/", "aws-lambda-nodejs/", "AWS_Lambda_Cpp/")
 """Clients that keep a connection, and connect again where a used one is closed while they wait (libcurl)."""
 AGENTS_MAX = 100
 AGENT_LENGTH_MAX = 200
-OLD_S = 60.0
-"""Age at which a connection is used for the last time, and how long a runtime waits over a used one."""
-UNUSED_S = 900.0
-"""How long a runtime waits over a connection on which nothing else came. Kubernetes forgets restarts in 600 s."""
 IDLE_S = 3600.0
 """How long a connection may do nothing between two requests: a function runs for 900 s at most."""
 REFUSAL_EVERY_S = 60.0
@@ -68,6 +66,17 @@ Tokens = Callable[[], Sequence[bytes]]
 Tls = Callable[[], ssl.SSLContext | None]
 
 
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """How runtimes come round to the other workers that serve their function."""
+
+    old_s: float = 60.0
+    """Age at which a connection is used for the last time, and how long a runtime waits over a used one."""
+    unused_s: float = 900.0
+    """How long it waits over a connection on which nothing else came. Kubernetes forgets restarts in 600 s."""
+    jitter: Callable[[], float] = random.random
+
+
 class _Nothing:
     """There is nothing to do for a runtime here now, or it is gone."""
 
@@ -77,15 +86,16 @@ class Doorway:
 
     def __init__(
         self, function: PulledFunction, meeting: Meeting, telemetry: Telemetry, guarding: Guarding,
-        *, shares_port: bool, has_peers: bool, jitter: Callable[[], float],
+        *, shares_port: bool, rounds: Rounds | None,
     ) -> None:  # fmt: skip
-        """`shares_port`: other processes listen at the address, too; `has_peers`: other workers serve the function."""
+        """`shares_port`: other processes listen at the address, too; `rounds` None: no other worker serves the
+        function.
+        """
         self._function = function
         self._meeting = meeting
         self._telemetry = telemetry
         self._shares_port = shares_port
-        self._has_peers = has_peers
-        self._jitter = jitter
+        self._rounds = rounds
         self._http = web.Server(
             self._serve, handler_cancellation=True, access_log=None, auto_decompress=False,
             max_line_size=HEADER_BYTES_MAX, max_field_size=HEADER_BYTES_MAX, lingering_time=5.0,
@@ -243,15 +253,16 @@ class Doorway:
 
     def _patience_s(self, connection: Connection) -> float | None:
         """How long a runtime waits before it is to ask elsewhere; None: as long as it likes."""
-        if not self._has_peers:
+        rounds = self._rounds
+        if rounds is None:
             return None
         is_used = connection.requests > 1 and connection.agent.startswith(KEEPING)
-        return (OLD_S if is_used else UNUSED_S) * (0.8 + 0.4 * self._jitter())
+        return (rounds.old_s if is_used else rounds.unused_s) * (0.8 + 0.4 * rounds.jitter())
 
     def _last(self, connection: Connection, response: web.Response) -> web.Response:
         """Let a runtime connect anew after its answer, where its connection is old."""
         age_s = asyncio.get_running_loop().time() - connection.since
-        if self._has_peers and connection.running is None and age_s > OLD_S:
+        if self._rounds is not None and connection.running is None and age_s > self._rounds.old_s:
             response.force_close()
         return response
 
@@ -328,7 +339,9 @@ class Doorway:
     def _lost(self, connection: Connection) -> None:
         """A connection has ended: with it the runtime, if its client keeps connections."""
         running = connection.running
-        if running is not None and self._keeps(connection):
+        if running is None or running.is_streaming:  # who reads a stream learns of its end
+            return
+        if self._keeps(connection):
             self._telemetry.warned("runtime lost while it ran", function=self._function.key, peer=connection.peer)
             self._meeting.broke(running, endings.exited(running.event.request_id, 0), "exit")
 

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Iterable
 
 from esm.errors import OperatorNeeded
-from esm.host.doorway import Doorway, Guarding, Tls, Tokens
+from esm.host.doorway import Doorway, Guarding, Rounds, Tls, Tokens
 from esm.host.meeting import VERSION, Meeting
 from esm.host.metrics import HostMetrics, Runtimes
 from esm.model.arn import Arn
@@ -80,17 +80,16 @@ class Elsewhere:
     """Makes targets of such functions. Needs a running asyncio loop from the first target on."""
 
     def __init__(
-        self, telemetry: Telemetry, metrics: HostMetrics, guarding: Guarding, jitter: Callable[[], float],
-        *, serves: bool, shares_port: bool = False, has_peers: bool = False,
+        self, telemetry: Telemetry, metrics: HostMetrics, guarding: Guarding,
+        *, serves: bool, shares_port: bool = False, rounds: Rounds | None = None,
     ) -> None:  # fmt: skip
         """`serves` False: functions are only looked at, and no address is taken. The others as in `Doorway`."""
         self._telemetry = telemetry
         self._metrics = metrics
         self._guarding = guarding
-        self._jitter = jitter
         self._serves = serves
         self._shares_port = shares_port
-        self._has_peers = has_peers
+        self._rounds = rounds
         self._places: dict[tuple[Arn, str, int], _Place] = {}
         metrics.runtimes = self.runtimes
 
@@ -102,7 +101,7 @@ class Elsewhere:
             meeting = Meeting(function, self._metrics)
             doorway = Doorway(
                 function, meeting, self._telemetry, self._guarding, shares_port=self._shares_port,
-                has_peers=self._has_peers, jitter=self._jitter,
+                rounds=self._rounds,
             )  # fmt: skip
             place = self._places[key] = _Place(function, meeting, doorway, serves=self._serves)
         place.follow(function)

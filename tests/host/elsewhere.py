@@ -5,7 +5,7 @@ import os
 import sys
 import textwrap
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from esm.api.slow_clients import Connections
+from esm.host.doorway import Rounds
 from esm.host.elsewhere import Elsewhere
 from esm.host.metrics import HostMetrics
 from esm.model.function import PulledFunction
@@ -55,6 +56,13 @@ class Door:
     def present(self) -> int:
         return self.elsewhere.present(self.function)
 
+    @property
+    def connected(self) -> tuple[int, ...]:
+        """The other ends' ports of connections over which runtimes have asked."""
+        (place,) = self.elsewhere._places.values()
+        found = [one.transport.get_extra_info("peername") for one in place.doorway._connections.runtimes]
+        return tuple(sorted(name[1] for name in found))
+
     def metric(self, name: str, **labels: str) -> float:
         return self.heard.registry.get_sample_value(name, {"function": "orders", **labels}) or 0.0
 
@@ -81,14 +89,33 @@ class Door:
         await until(lambda: self.present == count)
 
 
+Peer = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@asynccontextmanager
+async def peers(made: Door) -> AsyncIterator[Callable[[], Awaitable[Peer]]]:
+    """Connections by hand; closed at last."""
+    opened: list[Peer] = []
+
+    async def connect() -> Peer:
+        opened.append(await asyncio.open_connection(made.function.host, made.function.port))
+        return opened[-1]
+
+    try:
+        yield connect
+    finally:
+        for _, writer in opened:
+            writer.close()
+
+
 @asynccontextmanager
 async def door(
-    folder: Path, *, has_peers: bool = False, jitter: Callable[[], float] = lambda: 0.5, **changes: Any
+    folder: Path, *, rounds: Rounds | None = None, shares_port: bool = False, **changes: Any
 ) -> AsyncIterator[Door]:
     """A served address; every process that was started at it is ended at last."""
     heard = Warned()
     elsewhere = Elsewhere(
-        heard, HostMetrics(heard.registry), Connections, jitter, serves=True, has_peers=has_peers
+        heard, HostMetrics(heard.registry), Connections, serves=True, rounds=rounds, shares_port=shares_port
     )  # fmt: skip
     members = {"host": "127.0.0.1", "port": servers.free_port(), "timeout_s": 20, **changes}
     function = PulledFunction("orders", ARN, ROLE, **members)
