@@ -3,11 +3,13 @@
 import asyncio
 import os
 import signal
+import ssl
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import ANY
 
 import pytest
+import trustme
 from prometheus_client import CollectorRegistry
 
 from esm.api.slow_clients import Connections
@@ -388,3 +390,39 @@ async def test_awss_client_asks_another_worker_when_its_own_ends(tmp_path: Path)
         await first.until_there(1)
         await first.target.aclose()
         assert value(await second.target.invoke(invocation()))["pid"] == runtime.pid
+
+
+async def test_mutual_tls_lets_those_in_whom_the_authority_knows_and_follows_renewed_files(tmp_path: Path):
+    authority, stranger = trustme.CA(), trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca")
+
+    def renew() -> None:
+        made = authority.issue_cert("127.0.0.1")
+        made.private_key_pem.write_to_path(tmp_path / "key")
+        made.cert_chain_pems[0].write_to_path(tmp_path / "cert")
+
+    async def asked(by: trustme.CA) -> int:
+        context = ssl.create_default_context()
+        authority.configure_trust(context)
+        by.issue_cert("runtime.example").configure_cert(context)
+        reader, writer = await asyncio.open_connection("127.0.0.1", made.function.port, ssl=context)
+        try:
+            writer.write(call("GET", "/nothing"))
+            return (await answer(reader))[0]
+        finally:
+            writer.transport.abort()
+
+    renew()
+    files = {name: str(tmp_path / place) for name, place in
+             (("cert_file", "cert"), ("key_file", "key"), ("client_ca_file", "ca"))}  # fmt: skip
+    async with door(tmp_path, **files) as made:
+        assert await asked(authority) == 404
+        with pytest.raises((OSError, asyncio.IncompleteReadError)):
+            await asked(stranger)
+        renew()
+        await made.elsewhere.listen()
+        assert await asked(authority) == 404
+        (tmp_path / "key").write_text("no key")
+        await made.elsewhere.listen()
+        assert "are no certificate with its key" in str(made.heard.texts[-1][1]["problem"])
+        assert await asked(authority) == 404
