@@ -27,6 +27,8 @@ class Connection:
     """That have come over it."""
     agent: str = ""
     """`User-Agent` of the last one."""
+    keeps_alive: bool = True
+    """What the last one said of it: a proxy may open one for each request."""
     has_asked: bool = False
     """Whether it is a runtime's: some clients answer over another one."""
     is_waiting: bool = False

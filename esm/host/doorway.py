@@ -195,12 +195,14 @@ class Doorway:
     def _note(self, connection: Connection, request: web.BaseRequest) -> None:
         connection.requests += 1
         connection.agent = request.headers.get("User-Agent", "")[:AGENT_LENGTH_MAX]
+        connection.keeps_alive = request.keep_alive
         if connection.has_asked and len(self._agents) < AGENTS_MAX:
             self._agents.add(connection.agent)
 
     def _keeps(self, connection: Connection) -> bool:
         """Whether a client keeps its connection while it runs an invocation."""
-        return connection.agent.startswith(KEEPING) or connection.agent in self._agents
+        is_known = connection.agent.startswith(KEEPING) or connection.agent in self._agents
+        return connection.keeps_alive and is_known
 
     def _let_in(self, connection: Connection, request: web.BaseRequest) -> str | None:
         """The path of a call, without its token; None where it is not let in."""

@@ -234,6 +234,19 @@ async def test_a_client_that_keeps_no_connection_is_waited_for_until_its_ways_ar
         assert error(await running)["errorType"] == "Runtime.ExitError"
 
 
+async def test_a_proxy_that_opens_a_connection_for_each_request_is_no_runtime_that_dies(tmp_path: Path):
+    async with door(tmp_path) as made, peers(made) as connect:
+        wanted = invocation()
+        running = asyncio.create_task(made.target.invoke(wanted))
+        client = {"User-Agent": "aws-lambda-python/3.11-3.0.0", "Connection": "close"}
+        reader, writer = await connect()
+        writer.write(call("GET", "/2018-06-01/runtime/invocation/next", **client))
+        await answer(reader)
+        assert await reader.read() == b""
+        assert (await ask(connect, answered(wanted.request_id, **client)))[0] == 202
+        value(await running)
+
+
 async def test_what_is_too_large_is_told_so(tmp_path: Path):
     async with door(tmp_path) as made, peers(made) as connect:
         wanted = invocation()
