@@ -254,9 +254,7 @@ class Daemon:
                 checkpoint_interval_s=settings.checkpoint_interval_s, blobs=blobs, members=fleet,
                 formats=self._formats,
             )  # fmt: skip
-            adapters = make_adapters(
-                settings, self._configuration, telemetry, serves=True, shares_port=self._place is not None
-            )
+            adapters = make_adapters(settings, self._configuration, telemetry, serves=True, place=self._place)
             stack.push_async_callback(adapters.aclose)
             adapters.host.end_leftovers()
             adapters.members = fleet
@@ -483,17 +481,17 @@ def load_configuration(settings: Settings, environ: Table[str, str]) -> Configur
 
 def make_adapters(
     settings: Settings, configuration: Configuration, telemetry: Telemetry, *, serves: bool = False,
-    shares_port: bool = False,
+    place: Place | None = None,
 ) -> Adapters:  # fmt: skip
     """Sessions and host for a configuration; nothing is contacted yet. `serves`: provisioned environments are kept,
-    and addresses listened at; `shares_port`: other workers of this host do so, too.
+    and addresses listened at; `place`: other workers of this host do so, too.
     """
     sessions = Sessions(
         configuration.region, configuration.endpoint_url, configuration.endpoints, telemetry.aws_request,
         worker=f"esm-{settings.worker_id}",
     )  # fmt: skip
     host = make_host(settings, telemetry, serves=serves)
-    elsewhere = make_elsewhere(settings, telemetry, host.metrics, serves=serves, shares_port=shares_port)
+    elsewhere = make_elsewhere(settings, telemetry, host.metrics, serves=serves, shares_port=place is not None)
     return Adapters(sessions, host, elsewhere, telemetry, settings)
 
 

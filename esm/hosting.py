@@ -12,8 +12,8 @@ from esm.host.runtimes import mapped_runtimes
 from esm.settings import Settings, state_folder
 from esm.telemetry import Telemetry
 
-RUNTIMES_MAX = 10_000
-"""Connections at one function's Runtime API."""
+RUNTIMES_MAX = 2000
+"""Connections at one function's Runtime API: two for each of the most that run at once."""
 
 
 def make_host(settings: Settings, telemetry: Telemetry, *, serves: bool) -> Host:

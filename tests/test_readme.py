@@ -14,11 +14,12 @@ from prometheus_client import CollectorRegistry
 from esm import config
 from esm.api import offered
 from esm.aws import clients, lease_table
-from esm.config.members import BEHIND_URL, HOSTED, IN_LAMBDA
+from esm.config.members import BEHIND_URL, HOSTED, IN_LAMBDA, PULLING
 from esm.crew.telling import CrewTelemetry
 from esm.destinations import s3 as to_s3
 from esm.destinations import sns as to_sns
 from esm.destinations import sqs as to_sqs
+from esm.host.metrics import HostMetrics
 from esm.model.clocks import UnixTime
 from esm.rules import parameters
 from esm.settings import load_settings, settings_table
@@ -95,6 +96,17 @@ def test_every_member_of_a_function_stands_in_the_readme_under_its_kind() -> Non
         assert [cell in {"yes", "needed"} for cell in cells] == kinds, name
 
 
+def test_every_member_of_a_function_that_pulls_stands_in_the_readme() -> None:
+    section = between("### Functions", "## What works")
+    own, shared = (
+        {name for cell in re.findall(r"^\| (`[^|]*) \|", table.split("\n\n", 1)[0], re.MULTILINE)
+         for name in re.findall(r"`([A-Za-z]+)`", cell)}
+        for table in (section.split("| with `Listen` |", 1)[1], section.split("| everything else |", 1)[1])
+    )  # fmt: skip
+    assert own | shared == PULLING.keys()
+    assert not own & shared
+
+
 def test_the_configuration_of_the_readme_makes_sense(tmp_path: Path) -> None:
     (text,) = blocks(between("## Configuration", "### Functions"), "yaml")
     (tmp_path / "functions" / "orders").mkdir(parents=True)
@@ -147,9 +159,10 @@ def exported() -> set[str]:
     """The name of every metric of the program, as a scrape shows it."""
     registry = CollectorRegistry()
     Telemetry(registry)
+    HostMetrics(registry)
     of_the_supervisor = CrewTelemetry([], dict).collected()
     families = {(family.name, family.type) for family in [*registry.collect(), *of_the_supervisor]}
-    sources = [(ROOT / "esm" / name).read_text() for name in ("telemetry.py", "exposition.py")]
+    sources = [(ROOT / "esm" / name).read_text() for name in ("telemetry.py", "exposition.py", "host/metrics.py")]
     named = {name for source in sources for name in re.findall(r'"(esm_[a-z_]+)"', source)}
     counters = {name for name, kind in families if kind == "counter"}
     return {f"{name}_total" if name in counters else name for name in named | {name for name, _ in families}}

@@ -49,7 +49,7 @@ BEHIND_URL: dict[str, Shape] = {
 PULLING: dict[str, Shape] = {
     "Listen": Free(), "Protocol": Text(choices=(RUNTIME_API,)), "Timeout": Whole(1, 900), "Role": Text(),
     "TokenFile": Text(least=1), "CertFile": Text(least=1), "KeyFile": Text(least=1), "ClientCaFile": Text(least=1),
-    "Insecure": Flag(), "MaxConcurrency": Whole(1, 10_000), **_ASYNCHRONOUS, **_EVERYWHERE,
+    "Insecure": Flag(), "MaxConcurrency": Whole(1, 1000), **_ASYNCHRONOUS, **_EVERYWHERE,
 }  # fmt: skip
 IN_LAMBDA: dict[str, Shape] = {"Arn": Text(), **_EVERYWHERE}
 

@@ -3,9 +3,8 @@
 import asyncio
 import os
 import sys
-import textwrap
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ from esm.model.function import PulledFunction
 from esm.ports import Target
 from esm.telemetry import Telemetry
 from tests import servers
-from tests.host.conftest import ARN, until
+from tests.host.conftest import ARN, until, write
 
 ROLE = "arn:aws:iam::123456789012:role/orders"
 
@@ -68,9 +67,13 @@ class Door:
 
     async def start(self, source: str, address: str | None = None) -> asyncio.subprocess.Process:
         """A runtime: awslambdaric with a handler, as an image's entry point starts it."""
-        code = self.folder / f"image-{uuid.uuid4().hex[:8]}"
-        code.mkdir()
-        (code / "app.py").write_text(textwrap.dedent(source))
+        return await self.run({"app.py": source}, (sys.executable, "-m", "awslambdaric", "app.handler"), address)
+
+    async def run(
+        self, files: dict[str, str], command: Sequence[str], address: str | None = None
+    ) -> asyncio.subprocess.Process:
+        """Any other one."""
+        code = write(self.folder / f"image-{uuid.uuid4().hex[:8]}", files)
         environ = {
             "PATH": os.environ["PATH"], "PYTHONPATH": str(code), "PYTHONWARNINGS": "ignore",
             "AWS_LAMBDA_RUNTIME_API": address or self.address, "LAMBDA_TASK_ROOT": str(code),
@@ -79,8 +82,7 @@ class Door:
         }  # fmt: skip
         with (code / "output").open("wb") as output:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "awslambdaric", "app.handler", cwd=code, env=environ, stdout=output,
-                stderr=output, start_new_session=True,
+                *command, cwd=code, env=environ, stdout=output, stderr=output, start_new_session=True
             )  # fmt: skip
         self.processes.append(process)
         return process

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import ssl
 from dataclasses import replace
@@ -23,6 +24,7 @@ from tests import servers
 from tests.host.conftest import ARN, error, invocation, now, until, value
 from tests.host.elsewhere import Warned, door, peers
 from tests.host.test_runtime_api import answer, ask, call
+from tests.host.test_runtimes import BOOTSTRAP, CLIENT
 
 ECHO = """
     import os, time
@@ -439,3 +441,33 @@ async def test_mutual_tls_lets_those_in_whom_the_authority_knows_and_follows_ren
         await made.elsewhere.listen()
         assert "are no certificate with its key" in str(made.heard.texts[-1][1]["problem"])
         assert await asked(authority) == 404
+
+
+async def test_a_shell_that_calls_curl_is_a_runtime_too(tmp_path: Path):
+    (tmp_path / "token").write_text("a-token-of-20-characters")
+    async with door(tmp_path, token_file=str(tmp_path / "token")) as made:
+        await made.run({"bootstrap": BOOTSTRAP}, ("./bootstrap",), f"{made.address}/a-token-of-20-characters")
+        for number in (1, 2):
+            found = value(await made.target.invoke(invocation(b'{"n": %d}' % number)))
+            assert found["event"] == {"n": number}
+        await made.until_there(1)
+
+
+async def test_awss_client_for_node_takes_a_token_in_its_address_and_is_seen_to_die(tmp_path: Path):
+    node = shutil.which("node")
+    if node is None or not CLIENT:
+        pytest.skip("no Node.js with aws-lambda-ric here")
+    handler = """
+        export const handler = async (event, context) => {
+            if (event.die) process.kill(process.pid, "SIGKILL");
+            if (event.fail) throw new TypeError("no");
+            return [event.n, context.awsRequestId.length];
+        };
+    """
+    (tmp_path / "token").write_text("a-token-of-20-characters")
+    async with door(tmp_path, token_file=str(tmp_path / "token")) as made:
+        command = (node, f"{CLIENT}/bin/index.mjs", "app.handler")
+        await made.run({"app.mjs": handler}, command, f"{made.address}/a-token-of-20-characters")
+        assert value(await made.target.invoke(invocation(b'{"n": 7}'))) == [7, 36]
+        assert error(await made.target.invoke(invocation(b'{"fail": 1}')))["errorType"] == "TypeError"
+        assert error(await made.target.invoke(invocation(b'{"die": 1}')))["errorType"] == "Runtime.ExitError"
