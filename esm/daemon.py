@@ -353,6 +353,8 @@ class Daemon:
         self._telemetry.draining(reason, grace_s)
         assert self._fleet is not None
         self._fleet.leave()
+        if self._adapters is not None:
+            self._adapters.elsewhere.drain()
         async with anyio.create_task_group() as draining:
             draining.start_soon(events.drain, grace_s)
             draining.start_soon(self._backing.drain, grace_s)

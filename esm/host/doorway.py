@@ -19,10 +19,11 @@ import random
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import aiohttp
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from esm.errors import OperatorNeeded
 from esm.host import endings
@@ -77,6 +78,20 @@ class Rounds:
     jitter: Callable[[], float] = random.random
 
 
+_BROKEN = (ConnectionError, aiohttp.ClientPayloadError, web.RequestPayloadError, web.HTTPException, HttpProcessingError)
+"""What reading a request raises where its client is at fault, or gone."""
+
+
+class _Silent:
+    """The log of aiohttp: it would quote heads that cannot be read, tokens included."""
+
+    def __getattr__(self, _: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
+_SILENT: Any = _Silent()
+
+
 class _Nothing:
     """There is nothing to do for a runtime here now, or it is gone."""
 
@@ -99,10 +114,11 @@ class Doorway:
         self._http = web.Server(
             self._serve, handler_cancellation=True, access_log=None, auto_decompress=False,
             max_line_size=HEADER_BYTES_MAX, max_field_size=HEADER_BYTES_MAX, lingering_time=5.0,
-            keepalive_timeout=IDLE_S,
+            keepalive_timeout=IDLE_S, logger=_SILENT,
         )  # fmt: skip
         self._connections = Connections(self._http, self._lost)
         self._guard = guarding(self._connections)
+        meeting.resting = self._resting
         self._tokens: Tokens = tuple
         self._agents: set[str] = set()
         self._server: asyncio.Server | None = None
@@ -146,9 +162,7 @@ class Doorway:
         found: int = self._server.sockets[0].getsockname()[1]
         return found
 
-    @property
-    def resting(self) -> int:
-        """Runtimes that have answered and not asked again yet."""
+    def _resting(self) -> int:
         return sum(not one.is_waiting and one.running is None for one in self._connections.runtimes)
 
     async def aclose(self) -> None:
@@ -168,6 +182,11 @@ class Doorway:
                 return refused(400, "ConnectionLost", "The connection is lost")
             self._note(connection, request)
             return await self._answer(connection, request)
+        except _BROKEN:
+            return refused(400, "InvalidRequest", "The request broke off, or is malformed")
+        except Exception:
+            self._telemetry.runtime_api_crashed(self._function.key)
+            raise
         finally:
             self._guard.ended(transport)
 
@@ -316,7 +335,7 @@ class Doorway:
                     self._meeting.answered(running, endings.too_large(request_id))
                     return too_large(STREAM_BYTES_MAX)
                 await stream(chunk)
-        except (ConnectionError, asyncio.CancelledError, web.HTTPException, aiohttp.ClientPayloadError):
+        except (asyncio.CancelledError, *_BROKEN):
             if self._meeting.running(request_id) is running:
                 self._meeting.broke(running, endings.truncated(request_id), "exit")
             raise
@@ -341,9 +360,9 @@ class Doorway:
     def _lost(self, connection: Connection) -> None:
         """A connection has ended: with it the runtime, if its client keeps connections."""
         running = connection.running
-        if running is None or running.is_streaming:  # who reads a stream learns of its end
-            return
-        if self._keeps(connection):
+        if running is None:
+            self._meeting.look()
+        elif not running.is_streaming and self._keeps(connection):  # who reads a stream learns of its end
             self._telemetry.warned("runtime lost while it ran", function=self._function.key, peer=connection.peer)
             self._meeting.broke(running, endings.exited(running.event.request_id, 0), "exit")
 

@@ -69,7 +69,7 @@ class _Place:
     @property
     def runtimes(self) -> Runtimes:
         meeting = self.meeting
-        return Runtimes(self.function.key, meeting.waiting, meeting.working, self.doorway.resting)
+        return Runtimes(self.function.key, meeting.waiting, meeting.working, meeting.resting())
 
     async def aclose(self) -> None:
         self.meeting.close()
@@ -116,6 +116,11 @@ class Elsewhere:
             if (problem := await place.look()) is not None:
                 self._telemetry.warned("runtime api is not served", problem=problem)
 
+    def drain(self) -> None:
+        """The worker stops: what runs goes on, and nobody waits where no runtime is."""
+        for place in self._places.values():
+            place.meeting.drain()
+
     def runtimes(self) -> Iterable[Runtimes]:
         """Those of every function."""
         return [place.runtimes for place in self._places.values()]
@@ -123,7 +128,7 @@ class Elsewhere:
     def present(self, function: PulledFunction) -> int:
         """How many runtimes serve a function from here."""
         place = self._places.get((function.arn, function.host, function.port))
-        return 0 if place is None else place.runtimes.present
+        return 0 if place is None else place.meeting.present
 
     async def _leave(self, key: tuple[Arn, str, int], place: _Place) -> None:
         place.users -= 1
@@ -147,7 +152,7 @@ class _Pulled:
     @property
     def concurrency(self) -> int | None:
         """Its runtimes, at most `MaxConcurrency`, at least 1."""
-        most, present = self._function.concurrency_max, self._place.runtimes.present
+        most, present = self._function.concurrency_max, self._place.meeting.present
         return max(1, present if most is None else min(most, present))
 
     async def facts(self) -> FunctionFacts:
@@ -159,7 +164,7 @@ class _Pulled:
     async def wait_free(self) -> None:
         """See `ports.Target`; returns also where no runtime can initialise: the invocation will say so."""
         meeting = self._place.meeting
-        while not (meeting.can_start or (meeting.problem is not None and not self._place.runtimes.present)):
+        while not (meeting.can_start or (meeting.problem is not None and not meeting.present)):
             await meeting.wait_change()
 
     async def invoke(self, invocation: Invocation) -> Ending:
@@ -170,7 +175,7 @@ class _Pulled:
                 await place.open()
             except OperatorNeeded as error:
                 return Misconfigured(invocation.request_id, str(error))
-        if meeting.problem is not None and not place.runtimes.present:
+        if meeting.problem is not None and not meeting.present:
             return Misconfigured(invocation.request_id, meeting.problem)
         now = asyncio.get_running_loop().time()
         is_too_late = invocation.start_by is not None and invocation.start_by <= now

@@ -7,6 +7,7 @@ case: by an answer, at its deadline, or with its runtime. Everything happens in 
 import asyncio
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -77,6 +78,9 @@ class Meeting:
         self._answered: dict[str, None] = {}
         self._unanswered: dict[str, None] = {}
         self._changes: list[asyncio.Future[None]] = []
+        self._is_draining = False
+        self.resting: Callable[[], int] = int
+        """How many runtimes have answered and not asked again yet."""
         self.problem: str | None = None
         """Why the last runtime could not initialise, where none has asked for an invocation since."""
 
@@ -185,26 +189,42 @@ class Meeting:
             f"function {self._function.key}: its runtime at {peer} could not initialise ({error_type}):"
             " see the log of its container"
         )
-        if not self.waiting and not self.working:
-            for call in self._rule.calls:
-                self._rule.withdrawn(call)
-                self._settle(call, Misconfigured(call.invocation.request_id, self.problem))
-        self._tell()
+        text = self.problem
+        if not self.present:
+            self._end_waiting(lambda call: Misconfigured(call.invocation.request_id, text))
+        self.look()
+
+    def drain(self) -> None:
+        """From now on nobody waits where there is no runtime: one that comes goes elsewhere."""
+        self._is_draining = True
+        self.look()
 
     def close(self) -> None:
         """Nothing is handed out any more; what runs is lost."""
         for running in tuple(self._running.values()):
             self._end(running, endings.exited(running.event.request_id, 0), self._unanswered)
+        self._end_waiting(lambda call: Unreachable(call.invocation.request_id, "The target was closed."))
+
+    def _end_waiting(self, ending: Callable[[Call], Ending]) -> None:
+        """Nobody waits for a runtime any more."""
         for call in self._rule.calls:
             self._rule.withdrawn(call)
-            self._settle(call, Unreachable(call.invocation.request_id, "The target was closed."))
+            self._settle(call, ending(call))
 
     def _meet(self, pairs: list[tuple[Poll, Call]]) -> None:
         for poll, call in pairs:
             poll.given.set_result(call)
-        self._tell()
+        self.look()
 
-    def _tell(self) -> None:
+    @property
+    def present(self) -> int:
+        """Runtimes that are there."""
+        return self.waiting + self.working + self.resting()
+
+    def look(self) -> None:
+        """Runtimes or calls have come or gone: tell whom it concerns."""
+        if self._is_draining and not self.present:
+            self._end_waiting(lambda call: Throttled(call.invocation.request_id))
         changes, self._changes = self._changes, []
         for change in changes:
             if not change.done():

@@ -40,11 +40,6 @@ class Runtimes:
     resting: int
     """They have answered and not asked again yet."""
 
-    @property
-    def present(self) -> int:
-        """All of them."""
-        return self.waiting + self.working + self.resting
-
 
 class HostMetrics(Collector):
     """See the module; one a registry."""

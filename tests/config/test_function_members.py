@@ -333,9 +333,7 @@ def test_everything_of_a_function_that_pulls_is_taken_over(tmp_path: Path) -> No
         ({"Handler": "a.b"}, ".Handler: is not supported for this kind"), ({"TokenFile": 5}, ".TokenFile: must be a"),
     ],
 )  # fmt: skip
-def test_what_a_function_that_pulls_cannot_have_is_named(
-    tmp_path: Path, members: dict[str, Any], problem: str
-) -> None:
+def test_what_a_function_that_pulls_cannot_have_is_named(tmp_path: Path, members: dict[str, Any], problem: str) -> None:
     found = [re.sub(r" = .*?: ", ": ", text, count=1) for text in refused(tmp_path, {**PULLING, **members})]
     assert any(problem in text for text in found), found
 

@@ -325,6 +325,50 @@ async def test_a_caller_that_goes_away_lets_its_runtime_go(tmp_path: Path):
         assert made.target.concurrency == 1
 
 
+async def test_while_its_worker_stops_nobody_waits_where_no_runtime_is(tmp_path: Path):
+    async with door(tmp_path) as made, peers(made) as connect:
+        reader, writer = await connect()
+        writer.write(NEXT)
+        await made.until_there(1)
+        first, second = invocation(), invocation()
+        running = [asyncio.create_task(made.target.invoke(one)) for one in (first, second)]
+        await answer(reader)
+        made.elsewhere.drain()
+        for wanted, ending in zip((first, second), running, strict=True):  # what a runtime is there for is run
+            writer.write(answered(wanted.request_id))
+            assert (await answer(reader))[0] == 202
+            value(await ending)
+            if wanted is first:
+                writer.write(NEXT)
+                await answer(reader)
+        waiting = asyncio.create_task(made.target.invoke(invocation()))
+        await asyncio.sleep(0)
+        writer.transport.abort()
+        assert isinstance(await waiting, Throttled)
+        assert isinstance(await made.target.invoke(invocation()), Throttled)
+
+
+@pytest.mark.parametrize("data", [
+    b"GET /s3cret-token-of-20-chars/2018-06-01/runtime/invocation/next HTTP/1.1\r\nno colon\r\n\r\n",
+    b"GET /s3cret-token-of-20-chars/\x00 HTTP/9.9\r\n\r\n",
+    b"POST /2018-06-01/runtime/init/error HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz s3cret-token\r\n",
+    b"POST /2018-06-01/runtime/init/error HTTP/1.1\r\nContent-Length: 9\r\n\r\ns3cret",
+])  # fmt: skip
+async def test_what_cannot_be_read_is_refused_and_quoted_nowhere(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, data: bytes
+):
+    async with door(tmp_path) as made, peers(made) as connect:
+        reader, writer = await connect()
+        writer.write(data)
+        writer.write_eof()
+        said = await asyncio.wait_for(reader.read(), 5)
+        assert not said or b" 400 " in said.split(b"\r\n")[0]
+        assert (made.present, made.heard.texts) == (0, [])
+        await made.start(ECHO)
+        value(await made.target.invoke(invocation()))
+    assert "s3cret" not in caplog.text
+
+
 async def test_a_changed_definition_goes_on_at_the_same_address(tmp_path: Path):
     async with door(tmp_path) as made, peers(made) as connect:
         reader, writer = await connect()
