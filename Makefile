@@ -1,7 +1,7 @@
 # What a newcomer types. Each target does all set-up by itself, once: the environment in .venv, servers in .servers.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-fleet format servers bubblewrap promtool constraints clean
+.PHONY: help demo test check bench bench-fleet terraform format servers bubblewrap promtool constraints clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,8 +12,8 @@ KINESALITE := 3.3.3
 DYNAMODB_LOCAL := 11.1.0
 # Branch coverage of the rules and of the loops that act on them, in per cent.
 COVERAGE := 95
-# Tests at a time; 0: one after the other in one process, for a debugger.
-WORKERS ?= 2
+# Tests at a time, more than cores since many wait; 0: one after the other in one process, for a debugger.
+WORKERS ?= 3
 
 SUITABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
@@ -34,6 +34,9 @@ check: $(VENV)/.dev ## format, lint, types, and the rules of the house
 	$(BIN)/ruff check --output-format concise .
 	$(BIN)/mypy --strict esm
 	$(BIN)/pytest -q tests/test_tidy.py
+
+terraform: $(VENV)/.dev servers ## Terraform with the AWS provider, where it is installed, before the API; takes minutes
+	TERRAFORM=1 $(BIN)/pytest -q tests/end_to_end/test_terraform.py
 
 bench: $(VENV)/.dev ## how fast, beside the bare loop, in one run; by hand, not a test
 	AWS_ACCESS_KEY_ID=bench AWS_SECRET_ACCESS_KEY=bench $(BIN)/python -m tests.bench.queue

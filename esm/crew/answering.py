@@ -45,6 +45,8 @@ async def asking(socket: Path) -> AsyncIterator[Ask]:
     async with ClientSession(connector=connector, timeout=timeout, trust_env=False) as session:
 
         async def ask(path: str) -> Answer | None:
+            if session.closed:  # the worker has ended between being named and being asked
+                return None
             try:
                 async with session.get(_WORKER.join(URL(path, encoded=True))) as answer:
                     return Answer(answer.status, await answer.read(), answer.headers.get("Content-Type", ""))

@@ -23,6 +23,10 @@ LAG_S_PER_REPLICA = 60.0
 """Seconds that a shard may be behind before it is worth a replica, unless it is asked otherwise."""
 
 
+_DIGITS = 6
+"""A millionth of a replica is none: of each mapping as of their sum, so that many do not add up to more than alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """What one replica is meant to bear; both above 0."""
@@ -96,13 +100,13 @@ class _Need:
 
     @property
     def replicas(self) -> float:
-        """What the mapping could make use of, before it is rounded."""
+        """What the mapping could make use of, before it is rounded up."""
         view, target = self._view, self._target
         if self._is_stream:
             wanted = sum(self._shard(shard) for shard in view.shards)
         else:
             wanted = ((view.backlog or 0) + (view.not_visible or 0)) / target.messages
-        return min(wanted, self._most, 1 if view.circuit_open else wanted)
+        return round(min(wanted, self._most, 1 if view.circuit_open else wanted), _DIGITS)
 
     def _shard(self, shard: ShardView) -> float:
         most = 1 if shard.blocked_s > 0 else self._view.batches_max or 1
@@ -117,4 +121,4 @@ class _Need:
 
 def _whole(replicas: float) -> int:
     """Rounded up, but not for what binary fractions add."""
-    return math.ceil(round(replicas, 6))
+    return math.ceil(round(replicas, _DIGITS))

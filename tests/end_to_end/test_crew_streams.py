@@ -10,7 +10,7 @@ from tests.end_to_end.world import World, wait_for
 
 
 def owners(world: World) -> list[str]:
-    return [lease["owner"].partition("/")[0] for lease in json.loads(world.command("leases", "--json").stdout)]
+    return [(lease["owner"] or "").partition("/")[0] for lease in json.loads(world.command("leases", "--json").stdout)]
 
 
 def test_two_workers_share_the_shards_and_one_takes_over_when_the_other_is_killed(

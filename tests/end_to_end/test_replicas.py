@@ -38,6 +38,7 @@ class Replica:
             "PATH": os.environ["PATH"], "HOME": str(world.folder), **CREDENTIALS, "ESM_LOG_LEVEL": "DEBUG",
             "ESM_WORKER_ID": name, "ESM_FAILOVER_S": f"{FAILOVER_S:g}", "ESM_METRICS_ADDRESS": f"127.0.0.1:{port}",
             "ESM_SQS_WAIT_S": "1", "ESM_SHUTDOWN_GRACE_S": "15", "ESM_KINESIS_READS_PER_S": "5",
+            "ESM_API_ADDRESS": f"127.0.0.1:{servers.free_port()}", "ESM_HOST_ISOLATION": "none",
             "ESM_KINESIS_IDLE_READS_PER_S": "5", "ESM_HOST_DIRECTORY": str(world.folder / f"host-{name}"), **state,
         }  # fmt: skip
         with self.log_path.open("ab") as log:
