@@ -99,13 +99,6 @@ class Adapters:
             self._targets[function, way] = Counted(made)
         return self._targets[function, way]
 
-    async def listen(self) -> None:
-        """Serve the Runtime API of every function that pulls, whether a mapping invokes it or not."""
-        for function, _ in self.functions.values():
-            if isinstance(function, PulledFunction):
-                self.target(function)
-        await self.elsewhere.listen()
-
     def _bounded(self, function: HostedFunction, target: Target) -> Target:
         """The reserved concurrency holds over all workers; without others the host itself keeps it."""
         reserved = function.reserved_concurrency
@@ -200,6 +193,7 @@ class Adapters:
         for target in self._targets.values():
             await target.aclose()
         await self.host.aclose()
+        await self.elsewhere.aclose()
         await self.sessions.aclose()
 
 
@@ -458,6 +452,7 @@ class Daemon:
                 str(one.arn.unqualified): (one, asynchronous_way(one, configuration.connections))
                 for one in configuration.functions.values()
             }
+            self._adapters.elsewhere.declare(configuration.functions.values())
         self._backing.configured(configuration)
         supervisor.apply(self._plans())
 
@@ -506,5 +501,5 @@ async def _let_go(supervisor: Supervisor, adapters: Adapters) -> None:
             await anyio.sleep(LOOK_EVERY_S)
             for target in adapters.unused(supervisor.plans()):
                 closing.start_soon(target.aclose)
-            await adapters.listen()
+            await adapters.elsewhere.listen()
             await adapters.keep(supervisor.plans())

@@ -14,7 +14,7 @@ from esm.host.doorway import Doorway, Guarding, Rounds, Tls, Tokens
 from esm.host.meeting import VERSION, Meeting
 from esm.host.metrics import HostMetrics, Runtimes
 from esm.model.arn import Arn
-from esm.model.function import FunctionFacts, PulledFunction
+from esm.model.function import Function, FunctionFacts, PulledFunction
 from esm.model.invocation import Ending, Invocation, Misconfigured, Throttled
 from esm.ports import Target
 from esm.telemetry import Telemetry
@@ -22,6 +22,13 @@ from esm.watched import Watched, read_file
 
 _TOKEN = re.compile(rb"[A-Za-z0-9._~-]{16,256}")
 """It may stand in a URL's path as it is."""
+
+
+_Key = tuple[Arn, str, int]
+
+
+def _key(function: PulledFunction) -> _Key:
+    return function.arn, function.host, function.port
 
 
 class _Place:
@@ -90,31 +97,39 @@ class Elsewhere:
         self._serves = serves
         self._shares_port = shares_port
         self._rounds = rounds
-        self._places: dict[tuple[Arn, str, int], _Place] = {}
+        self._places: dict[_Key, _Place] = {}
+        self._declared: set[_Key] = set()
         metrics.runtimes = self.runtimes
+
+    def declare(self, functions: Iterable[Function]) -> None:
+        """These are the functions of the configuration: `listen` serves their addresses, invoked or not."""
+        pulled = [one for one in functions if isinstance(one, PulledFunction)]
+        self._declared = {_key(one) for one in pulled}
+        for function in pulled:
+            self._place(function).follow(function)
 
     def target(self, function: PulledFunction) -> Target:
         """What runs `function`. Does no I/O: `facts()`, or `listen()`, opens its address."""
-        key = (function.arn, function.host, function.port)
-        place = self._places.get(key)
-        if place is None:
-            meeting = Meeting(function, self._metrics)
-            doorway = Doorway(
-                function, meeting, self._telemetry, self._guarding, shares_port=self._shares_port,
-                rounds=self._rounds,
-            )  # fmt: skip
-            place = self._places[key] = _Place(function, meeting, doorway, serves=self._serves)
+        key, place = _key(function), self._place(function)
         place.follow(function)
         place.users += 1
         return _Pulled(function, place, self._metrics, lambda: self._leave(key, place))
 
     async def listen(self) -> None:
-        """Serve every address that has a target, with files as they are now; what hinders is said once, and tried
-        again at the next call.
+        """Serve every address that is declared or has a target, with files as they are now, and close the others.
+
+        What hinders is said once, and tried again at the next call.
         """
-        for place in tuple(self._places.values()):
-            if (problem := await place.look()) is not None:
+        for key, place in tuple(self._places.items()):
+            if not place.users and key not in self._declared:
+                await self._close(key, place)
+            elif (problem := await place.look()) is not None:
                 self._telemetry.warned("runtime api is not served", problem=problem)
+
+    async def aclose(self) -> None:
+        """Close every address."""
+        for key, place in tuple(self._places.items()):
+            await self._close(key, place)
 
     def drain(self) -> None:
         """The worker stops: what runs goes on, and nobody waits where no runtime is."""
@@ -127,12 +142,26 @@ class Elsewhere:
 
     def present(self, function: PulledFunction) -> int:
         """How many runtimes serve a function from here."""
-        place = self._places.get((function.arn, function.host, function.port))
+        place = self._places.get(_key(function))
         return 0 if place is None else place.meeting.present
 
-    async def _leave(self, key: tuple[Arn, str, int], place: _Place) -> None:
+    def _place(self, function: PulledFunction) -> _Place:
+        key = _key(function)
+        if key not in self._places:
+            meeting = Meeting(function, self._metrics)
+            doorway = Doorway(
+                function, meeting, self._telemetry, self._guarding, shares_port=self._shares_port, rounds=self._rounds
+            )  # fmt: skip
+            self._places[key] = _Place(function, meeting, doorway, serves=self._serves)
+        return self._places[key]
+
+    async def _leave(self, key: _Key, place: _Place) -> None:
         place.users -= 1
-        if not place.users:
+        if not place.users and key not in self._declared:
+            await self._close(key, place)
+
+    async def _close(self, key: _Key, place: _Place) -> None:
+        if self._places.get(key) is place:
             del self._places[key]
             await place.aclose()
 

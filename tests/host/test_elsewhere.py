@@ -401,6 +401,36 @@ async def test_an_address_that_is_taken_is_named_and_tried_again(tmp_path: Path)
         await target.aclose()
 
 
+async def test_what_is_declared_is_served_also_where_nobody_invokes_it():
+    heard = Warned()
+    elsewhere = Elsewhere(heard, HostMetrics(heard.registry), Connections, serves=True)
+    function = PulledFunction("orders", ARN, "role", "127.0.0.1", servers.free_port(), 3)
+    elsewhere.declare([function])
+    await elsewhere.listen()
+    reader, writer = await asyncio.open_connection(function.host, function.port)
+    writer.write(NEXT)
+    await until(lambda: elsewhere.present(function) == 1)
+    target = elsewhere.target(function)
+    elsewhere.declare([])
+    await elsewhere.listen()
+    assert elsewhere.present(function) == 1
+    await target.aclose()
+    assert await reader.read() == b""
+    writer.close()
+    elsewhere.declare([function])
+    await elsewhere.listen()
+    await elsewhere.target(function).aclose()
+    assert [one.function for one in elsewhere.runtimes()] == ["orders"]
+    elsewhere.declare([])
+    await elsewhere.listen()
+    assert list(elsewhere.runtimes()) == []
+    elsewhere.declare([function])
+    await elsewhere.listen()
+    await elsewhere.aclose()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(function.host, function.port)
+
+
 async def test_where_nothing_is_served_only_files_are_looked_at(tmp_path: Path):
     heard = Warned()
     tokens = tmp_path / "tokens"
