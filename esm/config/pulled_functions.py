@@ -4,7 +4,6 @@ Law: beyond loopback, whoever reaches the address would be given the function's 
 a certificate, or is told that something else keeps strangers away.
 """
 
-import ipaddress
 import re
 from collections.abc import Iterable
 
@@ -13,6 +12,7 @@ from esm.config.entry import FunctionEntry
 from esm.config.files import Entry
 from esm.config.members import PULLING, RUNTIME_API
 from esm.model.function import TIMEOUT_S_DEFAULT, Function, PulledFunction
+from esm.rules.addresses import is_loopback
 
 PORT_MAX = 65_535
 LOOPBACK = "127.0.0.1"
@@ -91,16 +91,9 @@ def _check_open(entry: FunctionEntry, host: str) -> None:
     is_guarded = any(entry.members.get(name) is not None for name in ("TokenFile", "ClientCaFile"))
     if is_insecure and is_guarded:
         entry.say("Insecure", True, "contradicts TokenFile and ClientCaFile, which let nobody else in: remove it")
-    if not is_insecure and not is_guarded and not _is_loopback(host):
+    if not is_insecure and not is_guarded and not is_loopback(host):
         text = (
             "lets everybody who reaches it take the function's events: name a TokenFile, or a ClientCaFile with"
             " CertFile and KeyFile, or listen on 127.0.0.1, or say Insecure: true where something else keeps others out"
         )
         entry.say("Listen", entry.members.get("Listen"), text)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -35,6 +35,7 @@ from esm.host.runtime_api import HEADER_BYTES_MAX, PREFIX, STREAM_BYTES_MAX, TEL
 from esm.host.wire import accepted, body_within, error_type, refused
 from esm.model.function import PulledFunction
 from esm.model.invocation import Answer
+from esm.rules.addresses import is_address, is_loopback
 from esm.telemetry import Telemetry
 
 KEEPING = ("aws-lambda-python/", "aws-lambda-nodejs/", "AWS_Lambda_Cpp/")
@@ -194,7 +195,7 @@ class Doorway:
         path = self._let_in(connection, request)
         if path is None:
             await body_within(request.content.iter_any(), 0)
-            return refused(403, "AccessDenied", "The Runtime API takes no calls without the function's token")
+            return refused(403, "AccessDenied", "The Runtime API takes calls of the function's own runtimes only")
         if request.method == "PUT" and path in TELEMETRY:
             await body_within(request.content.iter_any(), ANSWER_BYTES_MAX)
             return no_telemetry(path)
@@ -227,7 +228,7 @@ class Doorway:
         """The path of a call, without its token; None where it is not let in."""
         path = request.path
         if self._function.token_file is None:
-            return path
+            return None if self._is_of_a_page(request) else path
         given, _, rest = path[1:].partition("/")
         bearer = request.headers.get("Authorization", "")
         if bearer.startswith("Bearer "):
@@ -244,6 +245,14 @@ class Doorway:
             self._refused_at = now
             self._telemetry.warned("runtime refused", function=self._function.key, peer=connection.peer, problem=why)
         return None
+
+    def _is_of_a_page(self, request: web.BaseRequest) -> bool:
+        """Whether a browser sends it: web pages reach loopback, too, some by a name that is made to lead here."""
+        if any(name in request.headers for name in ("Origin", "Sec-Fetch-Mode")):
+            return True
+        host = request.headers.get("Host", "")
+        named = host.rpartition(":")[0] or host
+        return is_loopback(self._function.host) and not is_address(named.strip("[]"))
 
     async def _serve_next(self, connection: Connection) -> web.Response:
         if connection.is_waiting or connection.running is not None:

@@ -277,7 +277,7 @@ async def test_a_streamed_answer_is_passed_on_and_one_that_breaks_off_is_truncat
             writer.write(NEXT)
             await answer(reader)
             path = f"/2018-06-01/runtime/invocation/{wanted.request_id}/response"
-            lines = [f"POST {path} HTTP/1.1", "Host: x", "Transfer-Encoding: chunked",
+            lines = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", "Transfer-Encoding: chunked",
                      "Lambda-Runtime-Function-Response-Mode: streaming", "", "4", "[1, ", ""]  # fmt: skip
             pieces.clear()
             writer.write("\r\n".join(lines).encode())
@@ -346,6 +346,18 @@ async def test_while_its_worker_stops_nobody_waits_where_no_runtime_is(tmp_path:
         writer.transport.abort()
         assert isinstance(await waiting, Throttled)
         assert isinstance(await made.target.invoke(invocation()), Throttled)
+
+
+@pytest.mark.parametrize("headers", [
+    {"Host": "pages.example:9001"}, {"Host": ""}, {"Host": "127.0.0.1", "Origin": "http://pages.example"},
+    {"Host": "127.0.0.1:9001", "Sec-Fetch-Mode": "no-cors"},
+])  # fmt: skip
+async def test_a_web_page_is_no_runtime(tmp_path: Path, headers: dict[str, str]):
+    async with door(tmp_path) as made, peers(made) as connect:
+        lines = [f"{name}: {text}" for name, text in headers.items()]
+        request = "\r\n".join(["GET /2018-06-01/runtime/invocation/next HTTP/1.1", *lines, "", ""])
+        got, _, said = await ask(connect, request.encode())
+        assert (got, said["errorType"], made.present) == (403, "AccessDenied", 0)
 
 
 @pytest.mark.parametrize("data", [
