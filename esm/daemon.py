@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from collections.abc import Mapping as Table
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -25,12 +26,13 @@ from esm.crew.place import Place
 from esm.destinations import make_destination
 from esm.errors import ConfigurationRefused, OperatorNeeded
 from esm.host import Host
-from esm.hosting import make_host
+from esm.host.elsewhere import Elsewhere
+from esm.hosting import make_elsewhere, make_host
 from esm.joining import member
 from esm.model.arn import Arn
 from esm.model.async_event import Recipient
 from esm.model.connection import DAEMON, Way, Ways
-from esm.model.function import AsyncRules, Function, HostedFunction, LambdaFunction
+from esm.model.function import AsyncRules, Function, HostedFunction, LambdaFunction, PulledFunction
 from esm.model.mapping import InvocationType, Mapping, State
 from esm.model.view import MappingView
 from esm.ports import Destination, Target
@@ -68,6 +70,7 @@ class Adapters:
 
     sessions: Sessions
     host: Host
+    elsewhere: Elsewhere
     telemetry: Telemetry
     settings: Settings
 
@@ -89,6 +92,8 @@ class Adapters:
         if (function, way) not in self._targets:
             if isinstance(function, HostedFunction):
                 made: Target = self._bounded(function, self.host.target(function))
+            elif isinstance(function, PulledFunction):
+                made = self.elsewhere.target(function)
             else:
                 made = make_target(function, self.sessions.through(way), self.telemetry)
             self._targets[function, way] = Counted(made)
@@ -123,7 +128,9 @@ class Adapters:
     def _entrance(self, around: Surroundings, plan: Plan, observation: Observation) -> Target:
         """What a mapping invokes: the function, or the asynchronous queue before it. AWS Lambda has its own queue."""
         target = self.target(plan.function, plan.ways.target)
-        observation.async_backlog = lambda: None
+        observation.async_backlog = observation.runtimes = lambda: None
+        if isinstance(plan.function, PulledFunction):
+            observation.runtimes = partial(self.elsewhere.present, plan.function)
         is_event = plan.mapping.invocation_type is InvocationType.EVENT
         if self.events is None or not is_event or isinstance(plan.function, LambdaFunction):
             return target
@@ -186,6 +193,7 @@ class Adapters:
         for target in self._targets.values():
             await target.aclose()
         await self.host.aclose()
+        await self.elsewhere.aclose()
         await self.sessions.aclose()
 
 
@@ -240,7 +248,7 @@ class Daemon:
                 checkpoint_interval_s=settings.checkpoint_interval_s, blobs=blobs, members=fleet,
                 formats=self._formats,
             )  # fmt: skip
-            adapters = make_adapters(settings, self._configuration, telemetry, serves=True)
+            adapters = make_adapters(settings, self._configuration, telemetry, serves=True, place=self._place)
             stack.push_async_callback(adapters.aclose)
             adapters.host.end_leftovers()
             adapters.members = fleet
@@ -339,6 +347,8 @@ class Daemon:
         self._telemetry.draining(reason, grace_s)
         assert self._fleet is not None
         self._fleet.leave()
+        if self._adapters is not None:
+            self._adapters.elsewhere.drain()
         async with anyio.create_task_group() as draining:
             draining.start_soon(events.drain, grace_s)
             draining.start_soon(self._backing.drain, grace_s)
@@ -442,6 +452,7 @@ class Daemon:
                 str(one.arn.unqualified): (one, asynchronous_way(one, configuration.connections))
                 for one in configuration.functions.values()
             }
+            self._adapters.elsewhere.declare(configuration.functions.values())
         self._backing.configured(configuration)
         supervisor.apply(self._plans())
 
@@ -466,21 +477,29 @@ def load_configuration(settings: Settings, environ: Table[str, str]) -> Configur
 
 
 def make_adapters(
-    settings: Settings, configuration: Configuration, telemetry: Telemetry, *, serves: bool = False
-) -> Adapters:
-    """Sessions and host for a configuration; nothing is contacted yet. `serves`: provisioned environments are kept."""
+    settings: Settings, configuration: Configuration, telemetry: Telemetry, *, serves: bool = False,
+    place: Place | None = None,
+) -> Adapters:  # fmt: skip
+    """Sessions and host for a configuration; nothing is contacted yet. `serves`: provisioned environments are kept,
+    and addresses listened at; `place`: other workers of this host do so, too.
+    """
     sessions = Sessions(
         configuration.region, configuration.endpoint_url, configuration.endpoints, telemetry.aws_request,
         worker=f"esm-{settings.worker_id}",
     )  # fmt: skip
-    return Adapters(sessions, make_host(settings, telemetry, serves=serves), telemetry, settings)
+    host = make_host(settings, telemetry, serves=serves)
+    elsewhere = make_elsewhere(settings, telemetry, host.metrics, serves=serves, shares_port=place is not None)
+    return Adapters(sessions, host, elsewhere, telemetry, settings)
 
 
 async def _let_go(supervisor: Supervisor, adapters: Adapters) -> None:
-    """Close what no mapping uses any more, soon after the last one has ended that did. Ends by cancellation."""
+    """Close what no mapping uses any more, soon after the last one has ended that did, and listen where runtimes are
+    to come. Ends by cancellation.
+    """
     async with anyio.create_task_group() as closing:
         while True:
             await anyio.sleep(LOOK_EVERY_S)
             for target in adapters.unused(supervisor.plans()):
                 closing.start_soon(target.aclose)
+            await adapters.elsewhere.listen()
             await adapters.keep(supervisor.plans())

@@ -1,11 +1,19 @@
-"""The host of functions that run here, as the settings want it."""
+"""The host of functions that run here, and the door to those that run elsewhere, as the settings want them."""
 
+from functools import partial
+
+from esm.api.slow_clients import Connections
 from esm.host import Host
+from esm.host.doorway import Rounds
+from esm.host.elsewhere import Elsewhere
 from esm.host.isolation import find_isolation
 from esm.host.metrics import HostMetrics
 from esm.host.runtimes import mapped_runtimes
 from esm.settings import Settings, state_folder
 from esm.telemetry import Telemetry
+
+RUNTIMES_MAX = 2000
+"""Connections at one function's Runtime API: two for each of the most that run at once."""
 
 
 def make_host(settings: Settings, telemetry: Telemetry, *, serves: bool) -> Host:
@@ -26,4 +34,18 @@ def make_host(settings: Settings, telemetry: Telemetry, *, serves: bool) -> Host
         metrics=HostMetrics(telemetry.registry),
         log_bytes_max=settings.host_log_bytes_max,
         keeps_ready=serves,
+    )
+
+
+def make_elsewhere(
+    settings: Settings, telemetry: Telemetry, metrics: HostMetrics, *, serves: bool, shares_port: bool
+) -> Elsewhere:
+    """The door to functions elsewhere; nothing listens yet. `shares_port`: other workers of this host listen, too."""
+    return Elsewhere(
+        telemetry,
+        metrics,
+        partial(Connections, connections_max=RUNTIMES_MAX),
+        serves=serves,
+        shares_port=shares_port,
+        rounds=Rounds() if shares_port or settings.state.startswith("dynamodb:") else None,
     )

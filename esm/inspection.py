@@ -11,7 +11,7 @@ import anyio
 from esm.errors import EsmError, OperatorNeeded
 from esm.host.handlers import check_handler
 from esm.model.arn import Arn
-from esm.model.function import AsyncRules, HostedFunction, LambdaFunction, UrlFunction
+from esm.model.function import AsyncRules, HostedFunction, LambdaFunction, PulledFunction, UrlFunction
 from esm.model.mapping import InvocationType, Mapping
 from esm.ports import Destination
 from esm.rules.validation import check_timeout
@@ -60,7 +60,7 @@ async def _function(plan: Plan, adapters: Adapters) -> None:
             check_handler(plan.function)
         case UrlFunction():
             await check_connection(plan.function)
-        case LambdaFunction():
+        case PulledFunction() | LambdaFunction():
             pass
 
 

@@ -141,6 +141,10 @@ def show(found: Overview, console: Console) -> None:
     for function, count in waiting.items():
         if count is not None:
             console.print(f"{function}: {count} asynchronous events wait.")
+    present = {row.mapping.function: row.view.runtimes for row in found.rows if row.view is not None}
+    for function, count in present.items():
+        if count is not None:
+            console.print(f"{function}: {count} {'runtime is' if count == 1 else 'runtimes are'} there.")
     stale = [row.age_s for row in found.rows if row.age_s is not None and not row.is_live]
     if any(age_s > STALE_AFTER_S for age_s in stale):
         console.print(f"The last report is {max(stale):.0f} s old: the daemon may not be running.")

@@ -195,6 +195,10 @@ class Telemetry:
         """An error of the program itself (call inside `except`): the caller gets a 500 that says nothing of it."""
         _logger.error("api call crashed", exc_info=True, extra={"fields": {"request_id": request_id}})
 
+    def runtime_api_crashed(self, function: str) -> None:
+        """An error of the program itself (call inside `except`): the runtime gets a 500 that says nothing of it."""
+        _logger.error("runtime api call crashed", exc_info=True, extra={"fields": {"function": function}})
+
     def warned(self, text: str, **fields: object) -> None:
         """Something that the operator should know at start."""
         _log(logging.WARNING, text, **fields)

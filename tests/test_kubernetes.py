@@ -1,5 +1,6 @@
 """deploy/kubernetes renders, Kubernetes knows what comes out, and the pod is restricted, drained and fed."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -142,6 +143,87 @@ def test_the_autoscaler_reads_the_number_that_the_adapter_offers(tmp_path):
 def target(rendered: list[Manifest]) -> dict[str, str]:
     found = workload(rendered)
     return {"apiVersion": found["apiVersion"], "kind": found["kind"], "name": found["metadata"]["name"]}
+
+
+PULLED = ("example-runtime-api", "example-runtime-api-sidecar")
+
+
+def of_esm(rendered: list[Manifest]) -> list[Manifest]:
+    """What an overlay without functions of its own has."""
+    own = ("app.kubernetes.io/name", "esm")
+    return [manifest for manifest in rendered if own in manifest["metadata"].get("labels", {}).items()]
+
+
+@pytest.fixture(scope="module", params=PULLED)
+def pulled(request: pytest.FixtureRequest) -> list[Manifest]:
+    return kustomized(FOLDER / request.param)
+
+
+def test_kubernetes_knows_every_member_of_functions_that_pull(pulled):
+    check_valid(pulled)
+
+
+def test_esm_beside_functions_that_pull_is_as_safe_but_for_the_port_that_they_need(pulled):
+    manifests = copy.deepcopy(of_esm(pulled))
+    ports = container(manifests)["ports"]
+    assert ports.pop() == {"name": "runtime-api", "containerPort": 9001}
+    check_safe(manifests)
+
+
+def test_the_configuration_of_functions_that_pull_is_valid_and_its_files_are_mounted(pulled, tmp_path):
+    (tmp_path / "esm.yaml").write_text(yaml.safe_dump(configured(pulled)))
+    answer = subprocess.run(
+        [sys.executable, "-m", "esm", "validate", "--offline", "-c", tmp_path / "esm.yaml"],
+        capture_output=True, text=True, check=False, cwd=ROOT, env={"PATH": ""},
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stderr
+    (function,) = configured(pulled)["functions"].values()
+    folders = {mount["mountPath"] for mount in container(of_esm(pulled))["volumeMounts"]}
+    files = [text for name, text in function.items() if name.endswith("File")]
+    assert files
+    assert {str(Path(text).parent) for text in files} <= folders
+
+
+def test_runtimes_reach_esm_and_nobody_else_does(pulled):
+    service, function = named(pulled, "Service", "esm-runtime-api")["spec"], named(pulled, "Deployment", "orders")
+    labels = function["spec"]["template"]["metadata"]["labels"].items()
+    of_the_daemon = workload(of_esm(pulled))["spec"]["template"]["metadata"]["labels"].items()
+    (listen,) = [one["Listen"] for one in configured(pulled)["functions"].values()]
+    (port,) = service["ports"]
+    assert service["selector"].items() <= of_the_daemon
+    assert (port["port"], port["targetPort"]) == (int(listen.rpartition(":")[2]), "runtime-api")
+    entry = named(pulled, "NetworkPolicy", "esm-runtime-api")["spec"]
+    assert entry["podSelector"]["matchLabels"].items() <= of_the_daemon
+    ((rule,), (source,)) = entry["ingress"], entry["ingress"][0]["from"]
+    assert source["podSelector"]["matchLabels"].items() <= labels
+    assert [one["port"] for one in rule["ports"]] == ["runtime-api"]
+    own = named(pulled, "NetworkPolicy", "orders")["spec"]
+    assert own["podSelector"]["matchLabels"].items() <= labels
+    assert (own["policyTypes"], own.get("ingress")) == (["Ingress", "Egress"], None)
+    assert [one["ports"] for one in own["egress"] if "podSelector" in one.get("to", [{}])[0]][-1] == [
+        {"protocol": "TCP", "port": port["port"]}
+    ]
+
+
+def test_a_runtime_asks_the_service_with_its_token_or_its_sidecar(pulled):
+    spec = named(pulled, "Deployment", "orders")["spec"]["template"]["spec"]
+    (function,) = spec["containers"]
+    variables = {entry["name"]: entry for entry in function["env"]}
+    address = variables["AWS_LAMBDA_RUNTIME_API"]["value"]
+    for sidecar in spec.get("initContainers", []):
+        assert sidecar["restartPolicy"] == "Always"
+        options = dict(argument.removeprefix("--").split("=") for argument in sidecar["args"][1:])
+        assert (options["listen"], "RUNTIME_API_TOKEN" in variables) == (address, False)
+        assert {str(Path(options[name]).parent) for name in ("cert", "key", "cacert")} == {"/etc/tls"}
+        address = options["target"] + "/$(RUNTIME_API_TOKEN)"
+    assert address == "esm-runtime-api:9001/$(RUNTIME_API_TOKEN)"
+    names = [entry["name"] for entry in function["env"]]
+    if "RUNTIME_API_TOKEN" in variables:  # Kubernetes puts in only what stands before
+        assert names.index("RUNTIME_API_TOKEN") < names.index("AWS_LAMBDA_RUNTIME_API")
+    for inside in (function, *spec.get("initContainers", [])):
+        assert inside["securityContext"]["readOnlyRootFilesystem"] is True
+        assert inside["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert spec["securityContext"]["runAsNonRoot"] is True
 
 
 def moves_in_a_rollout(replicas: int, surge: int) -> float:

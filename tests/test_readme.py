@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from esm import config
 from esm.api import credentials, offered
 from esm.aws import clients, lease_table
-from esm.config.members import BEHIND_URL, HOSTED, IN_LAMBDA
+from esm.config.members import BEHIND_URL, HOSTED, IN_LAMBDA, PULLING
 from esm.crew.telling import CrewTelemetry
 from esm.destinations import s3 as to_s3
 from esm.destinations import sns as to_sns
@@ -94,6 +94,17 @@ def test_every_member_of_a_function_stands_in_the_readme_under_its_kind() -> Non
     for name, cells in said.items():
         kinds = [name in kind for kind in (HOSTED, BEHIND_URL, IN_LAMBDA)]
         assert [cell in {"yes", "needed"} for cell in cells] == kinds, name
+
+
+def test_every_member_of_a_function_that_pulls_stands_in_the_readme() -> None:
+    section = between("### Functions", "## What works")
+    own, shared = (
+        {name for cell in re.findall(r"^\| (`[^|]*) \|", table.split("\n\n", 1)[0], re.MULTILINE)
+         for name in re.findall(r"`([A-Za-z]+)`", cell)}
+        for table in (section.split("| with `Listen` |", 1)[1], section.split("| everything else |", 1)[1])
+    )  # fmt: skip
+    assert own | shared == PULLING.keys()
+    assert not own & shared
 
 
 def test_the_configuration_of_the_readme_makes_sense(tmp_path: Path) -> None:

@@ -81,6 +81,13 @@ def lines(found: status.Overview) -> list[str]:
     return [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
 
 
+def test_runtimes_elsewhere_are_counted_over_all_workers() -> None:
+    found = looked(word("w1", view("a", "s1", runtimes=2)), word("w2", view("a", "s2", runtimes=1)))
+    assert lines(found)[2] == "f: 3 runtimes are there."
+    assert lines(looked(word("w1", view("a", runtimes=1))))[2] == "f: 1 runtime is there."
+    assert lines(looked(word("w1", view("a"))))[2:] == []
+
+
 def test_several_workers_are_one_table_of_mappings_and_one_of_workers() -> None:
     found = looked(
         word("w1", view("a", "s1", "s2")), word("w2", view("a", "s3"), is_leaving=True),

@@ -13,7 +13,7 @@ from esm.api.mappings import function_name, paged
 from esm.errors import EsmError, RequestRefused
 from esm.model.arn import Arn
 from esm.model.clocks import UnixTime
-from esm.model.function import AsyncRules, Function, HostedFunction, LambdaFunction, UrlFunction
+from esm.model.function import AsyncRules, Function, HostedFunction, LambdaFunction, PulledFunction, UrlFunction
 
 PAGE = 50
 """Functions of one answer. Source: the service model's ListFunctions."""
@@ -110,6 +110,11 @@ async def _document(behind: Behind, arn: Arn, function: Function, version: str |
             return shown | {
                 "PackageType": "Image", "Role": function.role, "Timeout": function.timeout_s,
                 "Description": f"behind HTTP, protocol {function.protocol}",
+            }  # fmt: skip
+        case PulledFunction():
+            return shown | {
+                "PackageType": "Image", "Role": function.role, "Timeout": function.timeout_s,
+                "Description": f"runs elsewhere and asks for its events at port {function.port}",
             }  # fmt: skip
         case _:
             try:

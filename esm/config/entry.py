@@ -62,6 +62,13 @@ class FunctionEntry:
             return None
         return value
 
+    def flag(self, name: str) -> bool:
+        """True or false; False where there is none."""
+        value = self.members.get(name)
+        if not isinstance(value, bool | None):
+            self.say(name, value, "must be true or false, without quotes")
+        return value is True
+
     def text(self, name: str, table: dict[str, Any] | None = None) -> str | None:
         """A text; None where there is none, or an empty one."""
         members = self.members if table is None else table

@@ -1,4 +1,4 @@
-"""The section `functions:` -> functions, hosted here, behind a URL, or in AWS Lambda.
+"""The section `functions:` -> functions, hosted here, behind a URL, pulling from here, or in AWS Lambda.
 
 Source: lambda.md 7.4, 7.7 (variables, limits).
 """
@@ -12,6 +12,7 @@ from esm.config.connections import Connections
 from esm.config.entry import FunctionEntry
 from esm.config.files import Entry, Files
 from esm.config.members import HOSTED, IN_LAMBDA
+from esm.config.pulled_functions import check_alone, pulling
 from esm.config.url_functions import behind_url
 from esm.config.where import Where
 from esm.model.arn import Arn
@@ -21,6 +22,7 @@ from esm.model.function import (
     Function,
     HostedFunction,
     LambdaFunction,
+    PulledFunction,
 )
 
 RESERVED = frozenset({
@@ -46,6 +48,8 @@ def functions(files: Files, where: Where, connections: Connections, environ: Tab
     for entry in files.entries("functions", "must be a table: a name, then what the function is"):
         before = len(entry.document.problems)
         made = _function(entry, where, connections, environ)
+        if isinstance(made, PulledFunction):
+            check_alone(entry, made, found.values())
         if made is not None and len(entry.document.problems) == before:
             found[entry.name] = made
     return found
@@ -62,11 +66,14 @@ def _function(entry: Entry, where: Where, connections: Connections, environ: Tab
     if not _KEY.fullmatch(entry.name):
         entry.document.problem(entry.path, entry.name, "a function's name has 1 to 64 letters, digits, - or _")
     if not isinstance(entry.value, dict):
-        entry.document.problem(entry.path, entry.value, "must be a table with Runtime, Url or Arn")
+        entry.document.problem(entry.path, entry.value, "must be a table with Runtime, Url, Listen or Arn")
         return None
-    kinds = [name for name in ("Runtime", "Url", "Arn") if name in entry.value]
+    kinds = [name for name in ("Runtime", "Url", "Listen", "Arn") if name in entry.value]
     if len(kinds) != 1:
-        text = "needs exactly one of Runtime (hosted here), Url (behind HTTP) and Arn (AWS Lambda)"
+        text = (
+            "needs exactly one of Runtime (hosted here), Url (behind HTTP), Listen (its runtimes come here)"
+            " and Arn (AWS Lambda)"
+        )
         entry.document.problem(entry.path, None, f"{text}; it has {' and '.join(kinds) or 'none of them'}")
         return None
     one = FunctionEntry(entry, where, connections)
@@ -75,6 +82,8 @@ def _function(entry: Entry, where: Where, connections: Connections, environ: Tab
             return _hosted(one)
         case "Url":
             return behind_url(one, environ)
+        case "Listen":
+            return pulling(one)
         case _:
             return _in_lambda(one)
 

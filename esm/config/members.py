@@ -1,10 +1,10 @@
-"""Every member of a function, by what the function is: hosted here, behind a URL, or in AWS Lambda.
+"""Every member of a function, by what it is: hosted here, behind a URL, pulling from here, or in AWS Lambda.
 
 Law: this is the one list. Reading checks against it, and the JSON schema is made from it.
 Source: lambda.md 5, 7.4, 7.7 (limits); wire-shapes.md 4.9.
 """
 
-from esm.rules.shapes import Free, Items, Members, Shape, Text, Whole, Words
+from esm.rules.shapes import Flag, Free, Items, Members, Shape, Text, Whole, Words
 
 _TO: dict[str, Shape] = {"Destination": Text(most=350, word="an ARN")}
 
@@ -16,6 +16,7 @@ EVENT_INVOKE_CONFIG: dict[str, Shape] = {
 DEAD_LETTER_CONFIG: dict[str, Shape] = {"TargetArn": Text(word="an ARN")}
 DESCRIPTION_LENGTH = 256
 PROTOCOLS = ("rie", "web-adapter", "http")
+RUNTIME_API = "runtime-api"
 LOOPS = ("Allow", "Terminate")
 NETWORKS = ("host", "none")
 
@@ -45,11 +46,16 @@ BEHIND_URL: dict[str, Shape] = {
     "ClientCertFile": Text(least=1), "ClientKeyFile": Text(least=1), "MaxConcurrency": Whole(1, 10_000),
     "ErrorStatusCodes": Free(), **_ASYNCHRONOUS, **_EVERYWHERE,
 }  # fmt: skip
+PULLING: dict[str, Shape] = {
+    "Listen": Free(), "Protocol": Text(choices=(RUNTIME_API,)), "Timeout": Whole(1, 900), "Role": Text(),
+    "TokenFile": Text(least=1), "CertFile": Text(least=1), "KeyFile": Text(least=1), "ClientCaFile": Text(least=1),
+    "Insecure": Flag(), "MaxConcurrency": Whole(1, 1000), **_ASYNCHRONOUS, **_EVERYWHERE,
+}  # fmt: skip
 IN_LAMBDA: dict[str, Shape] = {"Arn": Text(), **_EVERYWHERE}
 
 ELSEWHERE = frozenset({
     "Layers", "VpcConfig", "FileSystemConfigs", "EphemeralStorage", "Architectures", "PackageType", "ImageConfig",
     "ImageUri", "TracingConfig", "KMSKeyArn", "SnapStart", "LoggingConfig", "Tags", "Code", "FunctionName",
-    *HOSTED, *BEHIND_URL, *IN_LAMBDA,
+    *HOSTED, *BEHIND_URL, *PULLING, *IN_LAMBDA,
 })  # fmt: skip
 """Members that mean something for other functions, or on AWS: refused by name."""

@@ -9,8 +9,9 @@ from typing import Any
 
 from esm.config.connections import MEMBERS, NAME
 from esm.config.defaults import ALLOWED, TYPES
-from esm.config.members import BEHIND_URL, HEADER_FROM, HOSTED, IN_LAMBDA
+from esm.config.members import BEHIND_URL, HEADER_FROM, HOSTED, IN_LAMBDA, PULLING
 from esm.config.pasting import OF_A_RESOURCE, READ_ONLY, RESOURCE
+from esm.config.pulled_functions import PORT_MAX
 from esm.config.statuses import LEAST, MOST
 from esm.config.where import SERVICES
 from esm.rules.parameters import PARAMETERS
@@ -39,7 +40,7 @@ def schema() -> Schema:
             "endpoint_url": {**_TEXT, "description": "Endpoint of every AWS service; without it ESM_ENDPOINT_URL."},
             "endpoints": _object(dict.fromkeys(SERVICES, _TEXT)),
             "connections": _named(_object(dict.fromkeys(MEMBERS, _TEXT))),
-            "functions": _named({"oneOf": [_hosted(), _behind_url(), _in_lambda()]}),
+            "functions": _named({"oneOf": [_hosted(), _behind_url(), _pulling(), _in_lambda()]}),
             "defaults": _object({**_parameters(ALLOWED), **{kind: _of_type(kind) for kind in TYPES}}),
             "mappings": {"type": ["array", "null"], "items": {"anyOf": [_mapping(), _resource()]}},
         }),
@@ -136,6 +137,12 @@ def _behind_url() -> Schema:
     origin = _object({name: of_shape(one) for name, one in HEADER_FROM.items()}, minProperties=1, maxProperties=1)
     found["properties"]["HeadersFrom"] = {"type": ["object", "null"], "additionalProperties": origin}
     found["properties"]["ErrorStatusCodes"] = {"anyOf": [_STATUS, {"type": "array", "items": _STATUS}, _NULL]}
+    return found
+
+
+def _pulling() -> Schema:
+    found = _function(PULLING, ("Listen", "Protocol", "Timeout"))
+    found["properties"]["Listen"] = {"anyOf": [{"type": "integer", "minimum": 1, "maximum": PORT_MAX}, _TEXT]}
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping as Table
 
 from esm.config.asynchronous import async_rules
 from esm.config.entry import FunctionEntry
-from esm.config.members import BEHIND_URL, HEADER_FROM, PROTOCOLS
+from esm.config.members import BEHIND_URL, HEADER_FROM, PROTOCOLS, RUNTIME_API
 from esm.config.statuses import FORM, statuses
 from esm.config.urls import url_problem
 from esm.model.function import TIMEOUT_S_DEFAULT, UrlFunction
@@ -19,7 +19,9 @@ def behind_url(entry: FunctionEntry, environ: Table[str, str]) -> UrlFunction:
     entry.only(BEHIND_URL)
     url = _url(entry)
     protocol = entry.members.get("Protocol")
-    if protocol not in PROTOCOLS:
+    if protocol == RUNTIME_API:
+        entry.say("Protocol", protocol, "goes with Listen instead of Url: its runtimes come here for their events")
+    elif protocol not in PROTOCOLS:
         text = "rie (AWS's base images and their emulator), web-adapter (Lambda Web Adapter) or http (any)"
         entry.say("Protocol", protocol, f"{'is needed:' if protocol is None else 'must be'} {text}")
     if entry.members.get("Timeout") is None:

@@ -45,6 +45,12 @@ GAUGES: dict[str, Rule] = {
     "esm_workers": max,
     "esm_shards_without_owner": max,
     "esm_heartbeat_age_seconds": max,
+    "esm_function_concurrent_executions": _sum,
+    "esm_function_environments": _sum,
+    "esm_function_provisioned_ready": _sum,
+    "esm_function_provisioned_utilization": max,
+    "esm_function_runtimes": _sum,
+    "esm_host_isolation": max,
 }
 """How values of two workers become one. What each worker has for itself adds up; of what all see alike (a queue's
 backlog, the workers of the fleet), of ages and of alarms the worst counts. While workers differ in a mapping's state,

@@ -81,7 +81,7 @@ class Host:
         self._packages = Packages(self._directory / "packages")
         self._interpreters = Interpreters(self._directory / "clients", path, runtimes)
         self._lock = asyncio.Lock()
-        metrics = metrics or HostMetrics(CollectorRegistry())
+        self.metrics = metrics = metrics or HostMetrics(CollectorRegistry())
         metrics.uses = lambda: [pool.use() for pool in self._pools if not pool.is_closed]
         metrics.enforced = lambda: self.isolation.enforced() if self.isolation is not None else {}
         logs = FunctionLogs(self.logs_folder, log_bytes_max, telemetry.warned) if log_bytes_max else None

@@ -28,11 +28,25 @@ class Use:
     provisioned_busy: int
 
 
+@dataclass(frozen=True, slots=True)
+class Runtimes:
+    """The runtimes elsewhere that serve a function from here."""
+
+    function: str
+    waiting: int
+    """They have asked for an invocation."""
+    working: int
+    """They run one."""
+    resting: int
+    """They have answered and not asked again yet."""
+
+
 class HostMetrics(Collector):
     """See the module; one a registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.uses: Callable[[], Iterable[Use]] = tuple
+        self.runtimes: Callable[[], Iterable[Runtimes]] = tuple
         self.enforced: Callable[[], Mapping[str, str]] = dict
         """What keeps functions apart here: each aspect, and how."""
         self._invocations = _counter(registry, "esm_function_invocations", "Invocations that ran")
@@ -46,6 +60,11 @@ class HostMetrics(Collector):
             "esm_function_provisioned_spillover_invocations",
             "Invocations beyond the provisioned environments",
         )
+        self._lost = Counter(
+            "esm_function_runtimes_lost",
+            "Runtimes elsewhere that ended an invocation (exit, timeout) or could not initialise (init)",
+            ("function", "reason"), registry=registry,
+        )  # fmt: skip
         self._duration = _histogram(registry, "esm_function_duration_seconds", "Duration of invocations that ran")
         self._init = _histogram(registry, "esm_function_init_duration_seconds", "Duration of initialisations")
         registry.register(self)
@@ -66,6 +85,10 @@ class HostMetrics(Collector):
     def throttled(self, function: str, version: str) -> None:
         """An invocation was refused."""
         self._throttles.labels(function, version).inc()
+
+    def runtime_lost(self, function: str, reason: str) -> None:
+        """A runtime elsewhere is lost: `exit`, `timeout` or `init`."""
+        self._lost.labels(function, reason).inc()
 
     def initialised(self, function: str, version: str, init_s: float) -> None:
         """An environment is ready."""
@@ -99,7 +122,13 @@ class HostMetrics(Collector):
         )
         for aspect, how in self.enforced().items():
             walls.add_metric((aspect, how), 1)
-        yield from (running, states, ready, used, walls)
+        elsewhere = GaugeMetricFamily(
+            "esm_function_runtimes", "Runtimes elsewhere, by what they do", labels=("function", "phase")
+        )
+        for one in self.runtimes():
+            for phase, count in (("waiting", one.waiting), ("working", one.working), ("resting", one.resting)):
+                elsewhere.add_metric((one.function, phase), count)
+        yield from (running, states, ready, used, walls, elsewhere)
 
 
 def _counter(registry: CollectorRegistry, name: str, text: str) -> Counter:

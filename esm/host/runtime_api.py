@@ -21,9 +21,9 @@ from esm.host.extensions_api import PREFIX as EXTENSIONS
 from esm.host.extensions_api import Extensions, no_telemetry
 from esm.host.wire import accepted, body_within, error_type, refused
 
-_PREFIX = "/2018-06-01/runtime/"
-_TELEMETRY = ("/2022-07-01/telemetry", "/2020-08-15/logs")
-_HEADER_BYTES_MAX = 1024 * 1024 + 64 * 1024
+PREFIX = "/2018-06-01/runtime/"
+TELEMETRY = ("/2022-07-01/telemetry", "/2020-08-15/logs")
+HEADER_BYTES_MAX = 1024 * 1024 + 64 * 1024
 """awslambdaric sends the frames of an exception as one header of up to 1 MiB."""
 STREAM_BYTES_MAX = 200 * 1024 * 1024
 """Lambda's cap on a streamed answer. Source: lambda.md 6."""
@@ -107,7 +107,7 @@ class RuntimeApi:
         self._current: Event | None = None
         self._http = web.Server(
             self._serve, handler_cancellation=True, access_log=None, auto_decompress=False,
-            max_line_size=_HEADER_BYTES_MAX, max_field_size=_HEADER_BYTES_MAX, lingering_time=5.0,
+            max_line_size=HEADER_BYTES_MAX, max_field_size=HEADER_BYTES_MAX, lingering_time=5.0,
         )  # fmt: skip
         self._server: asyncio.Server | None = None
 
@@ -140,12 +140,12 @@ class RuntimeApi:
         method, path = request.method, request.path
         if path.startswith(EXTENSIONS):
             return await self._extensions.serve(request)
-        if method == "PUT" and path in _TELEMETRY:
+        if method == "PUT" and path in TELEMETRY:
             await body_within(request.content.iter_any(), ANSWER_BYTES_MAX)
             return no_telemetry(path)
-        if not path.startswith(_PREFIX):
+        if not path.startswith(PREFIX):
             return refused(404, "NotFound", f"{path[:200]} is no path of the Runtime API")
-        match method, path[len(_PREFIX) :].split("/"):
+        match method, path[len(PREFIX) :].split("/"):
             case "GET", ["invocation", "next"]:
                 return await self._serve_next()
             case "POST", ["invocation", request_id, "response" | "error" as call]:
@@ -169,7 +169,7 @@ class RuntimeApi:
             finally:
                 self._next = None
         event, self._event = self._event, None
-        return self._out_of_turn("next") if event is None else _invocation(event)
+        return self._out_of_turn("next") if event is None else as_response(event)
 
     async def _serve_of(self, request_id: str, request: web.BaseRequest, call: str) -> web.Response:
         current = self._current
@@ -191,7 +191,7 @@ class RuntimeApi:
         self._phase = Phase.FAILED if call == "init error" else Phase.ANSWERED
         if payload is None:
             self._listener.answered_too_much()
-            return _too_large()
+            return too_large()
         given = request.headers.get("Lambda-Runtime-Function-Error-Type")
         match call:
             case "init error":
@@ -213,7 +213,7 @@ class RuntimeApi:
                 if size > STREAM_BYTES_MAX:
                     self._phase = Phase.ANSWERED
                     self._listener.answered_too_much()
-                    return _too_large(STREAM_BYTES_MAX)
+                    return too_large(STREAM_BYTES_MAX)
                 await stream(chunk)
         except (ConnectionError, asyncio.CancelledError, web.HTTPException, aiohttp.ClientPayloadError):
             self._phase = Phase.ANSWERED
@@ -232,11 +232,13 @@ def loopback() -> socket.socket:
     return socket.create_server(("127.0.0.1", 0))
 
 
-def _too_large(limit: int = ANSWER_BYTES_MAX) -> web.Response:
+def too_large(limit: int = ANSWER_BYTES_MAX) -> web.Response:
+    """413: an answer is above its limit."""
     return refused(413, "RequestEntityTooLarge", f"Exceeded maximum allowed payload size ({limit} bytes).")
 
 
-def _invocation(event: Event) -> web.Response:
+def as_response(event: Event) -> web.Response:
+    """What `next` is answered."""
     headers = {
         "Content-Type": "application/json",
         "Lambda-Runtime-Aws-Request-Id": event.request_id,

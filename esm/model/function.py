@@ -1,4 +1,4 @@
-"""Functions as the configuration describes them: hosted here, behind a URL, or in AWS Lambda."""
+"""Functions as the configuration describes them: hosted here, behind a URL, pulling from here, or in AWS Lambda."""
 
 from dataclasses import dataclass, field
 
@@ -112,6 +112,36 @@ class UrlFunction:
 
 
 @dataclass(frozen=True, slots=True)
+class PulledFunction:
+    """A function whose runtimes run elsewhere and pull their invocations from a Runtime API that is served here."""
+
+    key: str
+    arn: Arn
+    """Unqualified."""
+    role: str
+    host: str
+    """Where the Runtime API listens: a name or an address."""
+    port: int
+    timeout_s: int
+    token_file: str | None = None
+    """Absolute path of the tokens that let runtimes in; read again when it changes. None: everybody is let in."""
+    cert_file: str | None = None
+    """TLS is spoken: the chain, with `key_file`."""
+    key_file: str | None = None
+    client_ca_file: str | None = None
+    """Who must have signed a client's certificate."""
+    concurrency_max: int | None = None
+    """`MaxConcurrency`, of one worker; None: as many as there are runtimes."""
+    has_role: bool = False
+    """Whether `role` was configured: only then do its mappings poll with it."""
+    asynchronous: AsyncRules = AsyncRules()
+    allows_loops: bool = False
+    """`RecursiveLoop` is `Allow`."""
+    connection: str | None = None
+    """`Connection`: a key of `connections:`, for its asynchronous destinations."""
+
+
+@dataclass(frozen=True, slots=True)
 class LambdaFunction:
     """A function in AWS Lambda, or behind any endpoint that speaks Lambda's API."""
 
@@ -124,7 +154,7 @@ class LambdaFunction:
     """`Connection`: a key of `connections:`."""
 
 
-Function = HostedFunction | UrlFunction | LambdaFunction
+Function = HostedFunction | UrlFunction | PulledFunction | LambdaFunction
 
 
 @dataclass(frozen=True, slots=True)

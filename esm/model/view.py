@@ -50,3 +50,5 @@ class MappingView:
     """Why the mapping is in its state, where not the configuration says so."""
     shards_without_owner: int = 0
     """Shards that may be read and that no live worker owns, as the reporting worker sees them."""
+    runtimes: int | None = None
+    """Runtimes elsewhere that pull from the reporting worker; None for functions that do not pull."""

@@ -146,6 +146,7 @@ def _combined(words: list[tuple[Report, MappingView]]) -> FleetView:
         shards=_shards(views),
         circuit_open=any(view.circuit_open for view in views),
         async_backlog=_sum([view.async_backlog for view in views]),
+        runtimes=_sum([view.runtimes for view in views]),
         batches_max=_first([view.batches_max for view in views]),
     )
     return FleetView(view, tuple(speaking))

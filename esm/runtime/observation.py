@@ -30,6 +30,7 @@ class Observation:
         self._is_circuit_open = False
         self.reason: str | None = None
         self.async_backlog: Callable[[], int | None] = lambda: None
+        self.runtimes: Callable[[], int | None] = lambda: None
 
     @property
     def state(self) -> State:
@@ -113,6 +114,7 @@ class Observation:
             circuit_open=self._is_circuit_open,
             identity=self.identity,
             async_backlog=self.async_backlog(),
+            runtimes=self.runtimes(),
             not_visible=self.not_visible,
             batches_max=batches_max(self._mapping),
             reason=self.reason,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from esm.errors import OperatorNeeded, RequestRefused
 from esm.model.function import UrlFunction
 from esm.rules import http_headers
-from esm.targets.watched import Watched, read_file
+from esm.watched import Watched, read_file
 
 _AUTHORIZATION = "Authorization"
 

@@ -7,7 +7,7 @@ import ssl
 
 from esm.errors import OperatorNeeded, RequestRefused
 from esm.model.function import UrlFunction
-from esm.targets.watched import Watched, read_file
+from esm.watched import Watched, read_file
 
 
 class ClientTls:

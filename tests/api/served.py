@@ -22,7 +22,7 @@ from esm.errors import RequestRefused
 from esm.model.arn import Arn
 from esm.model.clocks import Instant, UnixTime
 from esm.model.desired import DesiredMapping
-from esm.model.function import Function, FunctionFacts, HostedFunction, LambdaFunction, UrlFunction
+from esm.model.function import Function, FunctionFacts, HostedFunction, LambdaFunction, PulledFunction, UrlFunction
 from esm.model.invocation import Answer, Ending, Invocation
 from esm.model.mapping import Mapping, State
 from esm.model.view import MappingView
@@ -193,3 +193,7 @@ def in_lambda(name: str) -> LambdaFunction:
 
 def behind_url(name: str) -> UrlFunction:
     return UrlFunction(name, function_arn(name), "role", url="http://f", protocol="rie", timeout_s=5)
+
+
+def pulling(name: str) -> PulledFunction:
+    return PulledFunction(name, function_arn(name), "role", "127.0.0.1", 9001, timeout_s=5)

@@ -11,7 +11,7 @@ from esm.errors import RequestRefused, Unavailable
 from esm.model.arn import Arn
 from esm.model.function import AsyncRules, Function
 from esm.model.invocation import Abandoned, Answer, Ending, Invocation, Misconfigured, Refused, Throttled, Unreachable
-from tests.api.served import Answered, Served, World, behind_url, hosted, in_lambda, served
+from tests.api.served import Answered, Served, World, behind_url, hosted, in_lambda, pulling, served
 
 INVOKE = "/2015-03-31/functions/{}/invocations"
 
@@ -134,7 +134,7 @@ async def test_a_payload_above_6_mb_is_refused_and_the_queues_refusals_pass() ->
 
 async def test_functions_are_shown_by_what_they_are() -> None:
     known: dict[str, Function] = {
-        "c": in_lambda("c"), "b": behind_url("b"),
+        "c": in_lambda("c"), "b": behind_url("b"), "d": pulling("d"),
         "a": hosted("a", environment=(("SECRET", "s"),), reserved_concurrency=3),
     }  # fmt: skip
     async with served(World(known)) as api:
@@ -149,7 +149,8 @@ async def test_functions_are_shown_by_what_they_are() -> None:
         page = (await api.call("GET", "/2015-03-31/functions", params={"MaxItems": 2})).json
         assert [one["FunctionName"] for one in page["Functions"]] == ["a", "b"]
         page = (await api.call("GET", "/2015-03-31/functions", params={"Marker": page["NextMarker"]})).json
-        assert [one["FunctionName"] for one in page["Functions"]] == ["c"]
+        assert [one["FunctionName"] for one in page["Functions"]] == ["c", "d"]
+        assert page["Functions"][1]["Description"] == "runs elsewhere and asks for its events at port 9001"
         assert (await api.call("GET", "/2015-03-31/functions/no")).status == 404
 
 

@@ -1,5 +1,6 @@
 """Members of functions: HTTP, asynchronous events, loops, connections."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from esm.config.statuses import statuses
 from esm.errors import ConfigurationRefused
 from esm.model.arn import Arn
 from esm.model.connection import Connection
-from esm.model.function import AsyncRules, Function, HostedFunction, LambdaFunction, UrlFunction
+from esm.model.function import AsyncRules, Function, HostedFunction, LambdaFunction, PulledFunction, UrlFunction
 from tests.config.written import BASE, FIFO, QUEUE, ROLE, STREAM, load, refusal, written
 
 TOPIC = "arn:aws:sns:us-east-1:000000000000:t"
@@ -277,3 +278,79 @@ def test_no_member_brings_anything_but_a_refusal(tmp_path: Path, members: dict[s
         made(tmp_path, {**URL, **members}, X="y")
     except ConfigurationRefused as refused_:
         assert refused_.problems
+
+
+PULLING = {"Listen": "127.0.0.1:9001", "Protocol": "runtime-api", "Timeout": 3}
+
+
+@pytest.mark.parametrize(
+    ("members", "address"),
+    [
+        ({}, ("127.0.0.1", 9001)), ({"Listen": 9002}, ("127.0.0.1", 9002)), ({"Listen": "9003"}, ("127.0.0.1", 9003)),
+        ({"Listen": "[::1]:9001"}, ("::1", 9001)), ({"Listen": "localhost:80"}, ("localhost", 80)),
+        ({"Listen": "0.0.0.0:9001", "TokenFile": "t"}, ("0.0.0.0", 9001)),
+        ({"Listen": "[::]:9001", "Insecure": True}, ("::", 9001)), ({"Listen": "${PORT}"}, ("127.0.0.1", 9004)),
+        ({"Listen": "esm:9001", "CertFile": "c", "KeyFile": "k", "ClientCaFile": "a"}, ("esm", 9001)),
+    ],
+)  # fmt: skip
+def test_a_function_that_pulls_listens_where_it_says(
+    tmp_path: Path, members: dict[str, Any], address: tuple[str, int]
+) -> None:
+    function = made(tmp_path, {**PULLING, **members}, PORT="9004")
+    assert isinstance(function, PulledFunction)
+    assert (function.host, function.port) == address
+
+
+def test_everything_of_a_function_that_pulls_is_taken_over(tmp_path: Path) -> None:
+    function = made(tmp_path, {
+        **PULLING, "TokenFile": "t", "CertFile": "c", "KeyFile": "k", "ClientCaFile": "/run/a", "MaxConcurrency": 7,
+        "Role": ROLE, "RecursiveLoop": "Allow", "Connection": "other", "Description": "for people",
+        "EventInvokeConfig": {"MaximumRetryAttempts": 1},
+    })  # fmt: skip
+    assert function == PulledFunction(
+        key="f", arn=Arn.parse("arn:aws:lambda:us-east-1:000000000000:function:f"), role=ROLE, host="127.0.0.1",
+        port=9001, timeout_s=3, token_file=f"{tmp_path}/t", cert_file=f"{tmp_path}/c", key_file=f"{tmp_path}/k",
+        client_ca_file="/run/a", concurrency_max=7, has_role=True, asynchronous=AsyncRules(1), allows_loops=True,
+        connection="other",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("members", "problem"),
+    [
+        ({"Protocol": None}, ".Protocol: is needed: runtime-api"),
+        ({"Protocol": "rie"}, ".Protocol: with Listen must be runtime-api"), ({"Timeout": None}, ".Timeout: is needed"),
+        ({"Url": "http://x"}, "it has Url and Listen"),
+        *(({"Listen": one}, ".Listen: must be host:port") for one in (
+            "", "x", "h:", ":1", "h:0", "h:65536", 0, -1, True, 1.5, ["h:1"], "h:1/x", "::1:80", "a b:1")),
+        ({"Listen": "0.0.0.0:9001"}, "lets everybody who reaches it take the function's events: name a TokenFile"),
+        ({"Listen": "10.0.0.1:9001", "CertFile": "c", "KeyFile": "k"}, "lets everybody who reaches it"),
+        ({"Insecure": True, "TokenFile": "t"}, ".Insecure: contradicts TokenFile"),
+        ({"Insecure": "yes"}, ".Insecure: must be true or false"),
+        ({"ClientCaFile": "a"}, ".CertFile: is needed, too"), ({"CertFile": "a"}, ".KeyFile: is needed, too"),
+        ({"Headers": {"A": "b"}}, ".Headers: is not supported for this kind of function"),
+        ({"MaxConcurrency": 0}, ".MaxConcurrency: must be a whole number from 1"),
+        ({"Handler": "a.b"}, ".Handler: is not supported for this kind"), ({"TokenFile": 5}, ".TokenFile: must be a"),
+    ],
+)  # fmt: skip
+def test_what_a_function_that_pulls_cannot_have_is_named(tmp_path: Path, members: dict[str, Any], problem: str) -> None:
+    found = [re.sub(r" = .*?: ", ": ", text, count=1) for text in refused(tmp_path, {**PULLING, **members})]
+    assert any(problem in text for text in found), found
+
+
+def test_the_runtime_api_goes_with_no_url(tmp_path: Path) -> None:
+    (text,) = refused(tmp_path, {**URL, "Protocol": "runtime-api"})
+    assert "goes with Listen instead of Url" in text
+
+
+@pytest.mark.parametrize(("other", "is_refused"), [("127.0.0.1:9001", True), ("0.0.0.0:9001", True), (9002, False)])
+def test_two_functions_never_listen_at_one_address(tmp_path: Path, other: Any, is_refused: bool) -> None:  # noqa: FBT001
+    more = {"Insecure": True} if other == "0.0.0.0:9001" else {}
+    functions = {"f": PULLING, "g": {**PULLING, "Listen": other, **more}}
+    path = written(tmp_path, {**BASE, "functions": functions})
+    if not is_refused:
+        assert load(path).functions.keys() == {"f", "g"}
+        return
+    (text,) = refusal(path)
+    assert "functions.g.Listen = " in text
+    assert "is where f listens, too" in text

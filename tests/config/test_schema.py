@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from esm import cli
-from esm.config.members import BEHIND_URL, HOSTED, IN_LAMBDA
+from esm.config.members import BEHIND_URL, HOSTED, IN_LAMBDA, PULLING
 from esm.config.schema import of_shape, schema
 from esm.errors import ConfigurationRefused
 from esm.rules import shapes
@@ -66,7 +66,8 @@ def test_every_name_is_in_the_schema_and_an_unknown_one_is_not() -> None:
     mapping = of["mappings"]["items"]["anyOf"][0]
     kinds = of["functions"]["additionalProperties"]["oneOf"]
     assert mapping["properties"].keys() >= PARAMETERS.keys() | {"UUID", "KmsKeyArn", "LastModified"}
-    assert [set(kind["properties"]) for kind in kinds] == [set(HOSTED), set(BEHIND_URL), set(IN_LAMBDA)]
+    members = [set(kind["properties"]) for kind in kinds]
+    assert members == [set(HOSTED), set(BEHIND_URL), set(PULLING), set(IN_LAMBDA)]
     for place in PLACES:
         at: Any = WHOLE
         for name in place:

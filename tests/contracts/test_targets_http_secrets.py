@@ -24,7 +24,7 @@ from esm.model.function import UrlFunction
 from esm.model.invocation import Answer, Ending, Misconfigured, Unreachable
 from esm.targets import lost
 from esm.targets.connecting import check_connection
-from esm.targets.watched import FILE_BYTES_MAX, Watched
+from esm.watched import FILE_BYTES_MAX, Watched
 from tests.fakes.rie_server import RieServer, answering, rie_server
 from tests.fakes.url_functions import ARN, ROLE, invocation, made, target_for
 

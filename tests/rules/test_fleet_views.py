@@ -25,6 +25,7 @@ views = st.builds(
     MappingView, st.sampled_from("uvw"), st.just("f"), st.just(QUEUE), st.sampled_from(State),
     st.sampled_from([NO_RECORDS, OK, CALL_FAILED, "PROBLEM: no such queue"]), has_problem=st.booleans(),
     in_flight=COUNTS, backlog=st.none() | COUNTS, circuit_open=st.booleans(), async_backlog=st.none() | COUNTS,
+    runtimes=st.none() | COUNTS,
     not_visible=st.none() | COUNTS, batches_max=st.none() | st.integers(1, 10),
     reason=st.sampled_from([None, "paused by operator"]),
     shards=st.lists(shards, max_size=3, unique_by=lambda shard: shard.id).map(tuple),
@@ -87,6 +88,8 @@ def test_every_shard_stands_there_once_and_what_can_be_added_is(found: list[Repo
         assert one.view.in_flight == sum(view.in_flight for view in words)
         counted = [view.async_backlog for view in words if view.async_backlog is not None]
         assert one.view.async_backlog == (sum(counted) if counted else None)
+        there = [view.runtimes for view in words if view.runtimes is not None]
+        assert one.view.runtimes == (sum(there) if there else None)
 
 
 @given(reports(SPEAKING))
