@@ -25,7 +25,7 @@ from esm.api.lambda_model import routed
 from esm.api.signatures import Sent
 from esm.api.slow_clients import Connections
 from esm.api.tls import Certificate
-from esm.errors import Conflict, OperatorNeeded, RequestRefused, Unavailable
+from esm.errors import Conflict, OperatorNeeded, RequestRefused, StoreTooNew, Unavailable
 from esm.ports import Clock
 from esm.telemetry import Telemetry
 
@@ -115,7 +115,7 @@ class Api:
         except Conflict:
             text = "The resource has changed meanwhile: look at it, and try again."
             made = answers.refusal(RequestRefused(text, "ResourceConflictException", 409))
-        except (Unavailable, OperatorNeeded) as error:
+        except (Unavailable, OperatorNeeded, StoreTooNew) as error:
             made = answers.refusal(RequestRefused(str(error), "ServiceException", 500))
         except Exception:
             self._around.telemetry.api_crashed(request_id)

@@ -15,6 +15,8 @@ from esm.model.desired import DesiredMapping
 from esm.model.function import Function
 from esm.model.invocation import Ending, Invocation
 from esm.model.mapping import State
+from esm.model.stored import Key
+from esm.rules.desired import MAPPINGS
 from tests.api.served import NOW, Served, World, function_arn, served
 from tests.api.test_mappings import FIRST, PATH, QUEUE, declared, made
 from tests.api.test_signatures import SECRETS
@@ -214,6 +216,14 @@ async def test_a_client_that_says_nothing_or_takes_nothing_is_let_go() -> None:
         writer.close()
         assert reader is not None
     server.close()
+
+
+async def test_what_a_newer_version_has_stored_is_said_until_it_is_written_again() -> None:
+    async with served() as api:
+        await api.catalogue._store.put(Key(*MAPPINGS, "u"), b'{"format": 1000}', None)
+        answer = await api.call("GET", PATH)
+        assert (answer.status, answer.headers["x-amzn-ErrorType"]) == (500, "ServiceException")
+        assert "a newer version has written it" in answer.json["Message"]
 
 
 async def test_a_daemon_that_stops_takes_nothing_new() -> None:
