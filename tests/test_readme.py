@@ -297,8 +297,8 @@ def test_the_tour_works_as_written(tmp_path: Path) -> None:
     ):
         assert text in output, (text, output)
         assert text in README, text
-    shown = "".join(blocks(between(*API), "text")).replace("/home/you/esm/tour", str(tmp_path / "tour"))
-    shown = re.sub(r"python3\.\d+", "python%d.%d" % sys.version_info[:2], shown)
+    shown = "".join(blocks(between(*API), "text")).replace("/your/folder/tour", str(tmp_path / "tour"))
+    shown = re.sub(r"python3\.\d+", f"python3.{sys.version_info.minor}", shown)
     assert settled(done.stdout.split("---\n")[1]) == settled(shown), output
 
 
