@@ -5,13 +5,15 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import redirect_stdout, suppress
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from esm import config
+from esm import cli, config
 from esm.api import credentials, offered
 from esm.aws import clients, lease_table
 from esm.config.members import BEHIND_URL, HOSTED, IN_LAMBDA, PULLING
@@ -29,6 +31,7 @@ from esm.stores import s3 as bucket
 from esm.targets import aws_lambda
 from esm.telemetry import Telemetry
 from tests import servers
+from tests.end_to_end.test_terraform import STACK
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -51,7 +54,8 @@ IAM: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 TOUR = ("## Five-minute tour", "## Configuration")
 OPERATING = ("### Operating mappings", "### Replicas")
-KCL = ("## Coming from the Kinesis Client Library", "## Security")
+KCL = ("## Coming from the Kinesis Client Library", "## Lambda's API")
+API = ("## Lambda's API", "What each operation")
 
 
 def iam_table() -> str:
@@ -133,6 +137,15 @@ def test_the_credentials_of_the_readme_are_taken(tmp_path: Path) -> None:
     assert caller.may("lambda:CreateEventSourceMapping")
     assert not caller.may("lambda:InvokeFunction")
     assert caller.may_on("billing-eu")
+
+
+def test_what_terraform_is_told_is_what_is_tried_with_terraform() -> None:
+    (text,) = blocks(between(*API), "hcl")
+    text = text.replace("us-east-1:123456789012:orders", "").replace("http://127.0.0.1:3001", "{api}")
+    text = text.replace('"us-east-1"', '"{region}"').replace('"arn:aws:sqs:"', '"{queue}"')
+    tried = STACK.replace("var.size", "5").replace("{{", "{").replace("}}", "}")
+    lines = [" ".join(line.split()) for line in tried.splitlines()]
+    assert [line for line in text.splitlines() if " ".join(line.split()) not in lines] == []
 
 
 def test_the_policies_of_the_readme_are_json() -> None:
@@ -225,13 +238,15 @@ def test_every_command_of_the_program_is_named() -> None:
 
 
 def esm(*arguments: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "esm", *arguments], capture_output=True, text=True, check=True)
-    return done.stdout
+    """What a command prints that ends at once, such as a help: without a process, since there are many."""
+    with redirect_stdout(StringIO()) as printed, suppress(SystemExit):
+        cli.main(arguments)
+    return printed.getvalue()
 
 
 def test_what_else_is_typed_is_a_make_target_or_needs_what_it_says_or_works_as_written(tmp_path: Path) -> None:
     rest = README
-    for section in (TOUR, OPERATING):
+    for section in (TOUR, OPERATING, API):
         rest = rest.replace(between(*section), "")
     lines = [line for block in blocks(rest, "sh") for line in block.splitlines()]
     missing = re.compile("# needs (Docker|a cluster)")
@@ -250,15 +265,15 @@ def test_what_is_shown_on_a_console_needs_aws_or_is_run_with_a_lease_table() -> 
     assert all(re.match(r"\$ esm (im|ex)port-kcl --table clicks-app --mapping clicks", line) for line in shown)
 
 
-def typed_in_a_shell(section: tuple[str, str], folder: Path, before: str = "") -> subprocess.CompletedProcess[str]:
-    """What the `sh` blocks of a section print, with ports of their own."""
-    emulator, metrics = servers.free_port(), servers.free_port()
-    script = "set -m\n" + before + "\n" + "\n".join(blocks(between(*section), "sh"))
-    script = script.replace("4566", str(emulator)).replace("9464", str(metrics))
+def typed_in_a_shell(typed: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """What `sh` blocks print, with ports of their own."""
+    emulator, metrics, api = (str(servers.free_port()) for _ in range(3))
+    script = "\n".join(["set -m", *typed])
+    script = script.replace("4566", emulator).replace("9464", metrics).replace("127.0.0.1:3001", f"127.0.0.1:{api}")
     script = script.replace(". .venv/bin/activate", f'export PATH="{Path(sys.executable).parent}:$PATH"')
     environ = {
         "PATH": os.environ["PATH"], "HOME": str(folder), "ESM_METRICS_ADDRESS": f"127.0.0.1:{metrics}",
-        "ESM_API_ADDRESS": f"127.0.0.1:{servers.free_port()}",
+        "ESM_API_ADDRESS": f"127.0.0.1:{api}",
     }  # fmt: skip
     return subprocess.run(
         ["bash", "-c", script], cwd=folder, env=environ, capture_output=True, text=True, timeout=170, check=False,
@@ -268,7 +283,8 @@ def typed_in_a_shell(section: tuple[str, str], folder: Path, before: str = "") -
 
 @pytest.mark.timeout(180)
 def test_the_tour_works_as_written(tmp_path: Path) -> None:
-    done = typed_in_a_shell(TOUR, tmp_path)
+    *tour, stop = blocks(between(*TOUR), "sh")
+    done = typed_in_a_shell([*tour, "echo '---'", *blocks(between(*API), "sh"), "echo '---'", stop], tmp_path)
     output = done.stdout + done.stderr
     for text in (
         "tour/esm.yaml: 1 functions, 1 mappings, OK",
@@ -281,12 +297,15 @@ def test_the_tour_works_as_written(tmp_path: Path) -> None:
     ):
         assert text in output, (text, output)
         assert text in README, text
+    shown = "".join(blocks(between(*API), "text")).replace("/your/folder/tour", str(tmp_path / "tour"))
+    shown = re.sub(r"python3\.\d+", f"python3.{sys.version_info.minor}", shown)
+    assert settled(done.stdout.split("---\n")[1]) == settled(shown), output
 
 
 @pytest.mark.timeout(180)
 def test_operators_commands_print_what_is_shown(tmp_path: Path) -> None:
-    variables = "\n".join(re.findall(r"^(?:\. |export ).*$", between(*TOUR), re.MULTILINE))
-    done = typed_in_a_shell(OPERATING, tmp_path, variables)
+    variables = re.findall(r"^(?:\. |export ).*$", between(*TOUR), re.MULTILINE)
+    done = typed_in_a_shell([*variables, *blocks(between(*OPERATING), "sh")], tmp_path)
     assert settled(done.stdout) == settled("".join(blocks(between(*OPERATING), "text"))), done.stderr
 
 

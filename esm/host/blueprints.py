@@ -108,9 +108,11 @@ class Blueprints:
 
     def _places(self, ground: _Ground) -> Places:
         if self._isolation.is_sandboxed:
-            return Places("/var/task", "/opt", "/var/runtime")
-        client = "/var/runtime" if ground.interpreter is None else str(ground.interpreter.client)
-        return Places(str(ground.code), str(ground.layers or "/opt"), client)
+            client = None if ground.interpreter is None else ground.interpreter.client
+            own = f"/{client.name}" if client is not None and client.is_file() else ""
+            return Places("/var/task", "/opt", f"/var/runtime{own}")
+        place = "/var/runtime" if ground.interpreter is None else str(ground.interpreter.client)
+        return Places(str(ground.code), str(ground.layers or "/opt"), place)
 
     def _command(self, function: HostedFunction, ground: _Ground, places: Places) -> tuple[str, ...]:
         interpreter, handler = ground.interpreter, function.handler

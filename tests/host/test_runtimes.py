@@ -192,6 +192,21 @@ async def test_a_mapped_name_is_run_by_the_interpreter_that_it_is_mapped_to(here
         await host.aclose()
 
 
+@needs_curl
+async def test_another_language_runs_with_the_client_that_is_mapped_to_it(either: Here):
+    folder = write(either.folder / "ric", {"client.sh": BOOTSTRAP})
+    isolation = await either.host.known_isolation()
+    host = Host(directory=either.folder / "mapped", concurrency_default=1, telemetry=either.heard, idle_s=60,
+                isolation=lambda: isolation,
+                runtimes={"shell1.x": Mapped("/bin/sh", str(folder / "client.sh"))})  # fmt: skip
+    try:
+        target = host.target(either.written({"app.sh": "true"}, runtime="shell1.x", handler="app.main"))
+        await target.facts()
+        assert value(await target.invoke(invocation()))["handler"] == "app.main"
+    finally:
+        await host.aclose()
+
+
 @pytest.mark.parametrize(
     ("runtime", "said"),
     [
