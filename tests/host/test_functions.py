@@ -308,10 +308,11 @@ async def test_a_flood_of_output_is_cut_and_holds_nothing_up(here: Here):
         """
     )
     asked = asyncio.ensure_future(target.invoke(invocation()))
-    worst, last = 0.0, time.monotonic()
+    # In time of this thread: how long others have the processor says nothing of it.
+    worst, last = 0.0, time.thread_time()
     while not asked.done():
         await asyncio.sleep(0)
-        worst, last = max(worst, time.monotonic() - last), time.monotonic()
+        worst, last = max(worst, time.thread_time() - last), time.thread_time()
     assert value(await asked) == "done"
     texts = [line for _, _, line in here.heard.lines]
     assert sum(map(len, texts)) == 10_000_003
