@@ -16,7 +16,6 @@ from esm.model.clocks import Instant, UnixTime
 from esm.model.connection import DAEMON
 from esm.model.mapping import Mapping
 from esm.model.view import MappingView
-from esm.model.worker import ASYNC
 from esm.ports import Store
 from esm.rules.fleet_views import Difference, FleetView, Life, Report, combined, differences, named
 from esm.rules.sightings import FRESH_S, Sightings, Word
@@ -198,7 +197,7 @@ def _row(mapping: Mapping, found: FleetView | None, difference: str | None, wall
 def _worker(word: Word, report: Report, wall: UnixTime) -> WorkerRow:
     mappings = {view.uuid for view in word.views}
     if word.heartbeat is not None and report.life.speaks:
-        mappings = word.heartbeat.mappings.keys() - {ASYNC}
+        mappings = word.heartbeat.runs
     return WorkerRow(
         worker=word.worker,
         life=report.life,

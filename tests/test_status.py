@@ -58,7 +58,7 @@ NOW, WALL = Instant(50.0), UnixTime(1000.0)
 def word(
     worker: str, *views: MappingView, ago_s: float = 2.0, digest: str = "1", knows: str = "a", **more: bool
 ) -> Word:
-    mappings = {uuid: Known(digest, 0) for uuid in [*knows, ASYNC]}
+    mappings = {uuid: Known(digest, 0) for uuid in [*knows, ASYNC, "async:added", "function:arn"]}
     beat = Heartbeat(worker, "r", 1, 1, at=UnixTime(WALL - ago_s), mappings=mappings, **more)
     return Word(worker, beat, UnixTime(WALL - ago_s), views)
 

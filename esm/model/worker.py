@@ -67,7 +67,7 @@ class Heartbeat:
     is_released: bool = False
     """It has ended and owns nothing."""
     mappings: dict[str, Known] = field(default_factory=dict)
-    """By UUID; and `ASYNC`."""
+    """By UUID; and what else is shared, such as `ASYNC` and the bounds of functions."""
     busy: frozenset[str] = frozenset()
     """UUIDs of queue mappings that could use more receivers than they have."""
     broken: frozenset[str] = frozenset()
@@ -89,6 +89,11 @@ class Heartbeat:
     def owner(self) -> str:
         """How leases name it."""
         return owner_name(self.worker, self.run)
+
+    @property
+    def runs(self) -> set[str]:
+        """UUIDs of the mappings that it knows; what else is shared is `ASYNC`, or has a colon in its name."""
+        return {name for name in self.mappings if name != ASYNC and ":" not in name}
 
     def epoch(self, uuid: str) -> int:
         """How often it has changed who owns shards of a mapping."""
