@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import anyio
 from prometheus_client import CollectorRegistry
 
-from esm import daemon
+from esm import daemon, operating
 from esm.aws.lease_table import Item, LeaseTable, changed
 from esm.catalogue import Catalogue, remove_blob
 from esm.catalogue.running import runs_at
@@ -116,16 +116,9 @@ async def export_kcl(settings: Settings, configuration: Configuration, request: 
 
 
 def chosen(configuration: Configuration, name: str) -> Plan:
-    """The one stream mapping with this UUID, function or source. Raises: RequestRefused."""
-    found = [
-        plan
-        for uuid, plan in daemon.plans(configuration).items()
-        if name in {uuid, plan.mapping.function, str(plan.mapping.source_arn)} and plan.mapping.source_kind.is_stream
-    ]
-    if len(found) != 1:
-        known = "no stream mapping" if not found else f"{len(found)} stream mappings"
-        raise RequestRefused(f"{name} names {known} of the configuration: give the UUID that `esm status` shows.")
-    return found[0]
+    """The one stream mapping of the configuration that a name means, as for other commands. Raises: RequestRefused."""
+    plans = {uuid: plan for uuid, plan in daemon.plans(configuration).items() if plan.mapping.source_kind.is_stream}
+    return plans[operating.found([plan.mapping for plan in plans.values()], name).uuid]
 
 
 async def _opened(

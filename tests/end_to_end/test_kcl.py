@@ -299,7 +299,8 @@ def test_other_tables_are_refused(world: World, kinesalite: str, dynamodb: str, 
     Table(dynamodb, name := unique("else"))
     assert "has the key" in kcl(world, "import", name).stderr
     assert (
-        "names no stream mapping" in world.command("import-kcl", "--table", application.name, "--mapping", "x").stderr
+        "means no mapping of the configuration"
+        in world.command("import-kcl", "--table", application.name, "--mapping", "x").stderr
     )
     assert "no positions" in kcl(world, "export", application.name).stderr
     world.settings["ESM_STATE"] = "memory://"
