@@ -36,6 +36,7 @@ from esm.model.function import AsyncRules, Function, HostedFunction, LambdaFunct
 from esm.model.mapping import InvocationType, Mapping, State
 from esm.model.view import MappingView
 from esm.ports import Destination, Target
+from esm.rules import shares
 from esm.rules.sightings import Sightings
 from esm.rules.ways import asynchronous_way, ways
 from esm.runtime.async_events import Accepting, AsyncEvents
@@ -104,7 +105,7 @@ class Adapters:
         reserved = function.reserved_concurrency
         if not reserved or self.members is None or self.members.is_sole:
             return target
-        return Bounded(self.members, f"function:{function.arn.unqualified}", reserved, target)
+        return Bounded(self.members, f"{shares.FUNCTION}{function.arn.unqualified}", reserved, target)
 
     async def build(self, around: Surroundings, plan: Plan, observation: Observation) -> Runner:
         """What runs a mapping. Raises: OperatorNeeded, Unavailable (the function's role is asked for)."""

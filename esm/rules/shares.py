@@ -61,6 +61,9 @@ def usable(grants: Grants, sharers: Collection[str], limit: int, worker: str, su
     return min(grants.by_worker.get(worker, 0), fair(limit, sharers, subject, grants.turn).get(worker, 0))
 
 
+FUNCTION = "function:"
+"""How subjects begin that are functions: a worker that drains still runs what it has received, and keeps its part."""
+
 PARTITION = ("share", "fleet")
 """Kind and owner of the grants; the item is their subject."""
 

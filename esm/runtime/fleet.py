@@ -19,7 +19,7 @@ from esm.model.clocks import Instant
 from esm.model.stored import Key, Stored
 from esm.model.worker import Heartbeat, HostLock, Known, is_mapping, owner_name, worker_of
 from esm.ports import Clock, Store
-from esm.rules import heartbeats, stored
+from esm.rules import heartbeats, shares, stored
 from esm.rules.assignment import weight
 from esm.rules.board import Board
 from esm.rules.liveness import Liveness
@@ -281,8 +281,9 @@ class Fleet:
         return [one.worker for one in self._peers(uuid)]
 
     def sharers(self, subject: str) -> Collection[str]:
-        """Owner names of the workers that have a part of a bound."""
-        return [one.owner for one in self._peers(subject)]
+        """Owner names of the workers that have a part of a bound; of a function's until they have ended."""
+        stays = subject.startswith(shares.FUNCTION)
+        return [one.owner for one in self.live if subject in one.mappings and (stays or not one.is_leaving)]
 
     def sharing(
         self, subject: str, limit: Callable[[], int], in_use: Callable[[], int]

@@ -99,3 +99,43 @@ def test_a_changed_function_and_its_old_self_keep_the_bound_together() -> None:
     simulate(main)
     assert running[1] <= 2
     assert min(done) > 10
+
+
+def test_a_worker_that_leaves_runs_what_it_has_received_within_its_part() -> None:
+    world = World(1, faults=False)
+    running = [0, 0]
+    done = [0, 0]
+
+    async def call(bounded: Bounded, number: int) -> None:
+        while True:
+            await bounded.wait_free()
+            ending = await bounded.invoke(Invocation("r", FUNCTION, b"{}"))
+            done[number] += not isinstance(ending, Throttled)
+
+    async def main() -> None:
+        made: list[Bounded] = []
+        fleets: list[Fleet] = []
+        async with anyio.create_task_group() as tasks:
+            for number in range(2):
+                base = world.around()
+                identity = Identity(f"w{number}", f"r{number}", 1)
+                fleets.append(Fleet(identity, world.clock, world.store, base.telemetry, Formats()))
+                tasks.start_soon(fleets[number].run)
+                made.append(Bounded(fleets[number], "function:f", 4, Counting(world, running)))
+                for _ in range(4):
+                    tasks.start_soon(call, made[number], number)
+            await anyio.sleep(20)
+            fleets[0].leave()
+            before = done[0]
+            await anyio.sleep(20)
+            assert done[0] >= before + 20
+            await made[0].aclose()
+            await fleets[0].release()
+            before = done[1]
+            await anyio.sleep(20)
+            assert done[1] >= before + 50
+            tasks.cancel_scope.cancel()
+        await made[1].aclose()
+
+    simulate(main)
+    assert running[1] <= 4
