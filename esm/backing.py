@@ -119,6 +119,11 @@ class Backing:
             except (Unavailable, OperatorNeeded, StoreTooNew) as error:
                 self._telemetry.store_failed("mapping", str(error))
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call of the API is being answered."""
+        return self.api is None or self.api.is_idle
+
     async def drain(self, grace_s: float) -> None:
         """Return once every call of the API is answered, at the latest after the grace period."""
         if self.api is not None:

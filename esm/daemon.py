@@ -354,7 +354,7 @@ class Daemon:
             draining.start_soon(events.drain, grace_s)
             draining.start_soon(self._backing.drain, grace_s)
             is_complete = await supervisor.drain(grace_s)
-        is_complete = is_complete and events.has_ended
+        is_complete = is_complete and events.has_ended and self._backing.is_idle
         with anyio.move_on_after(1):
             await reporter.write(supervisor.views())
         with anyio.CancelScope(deadline=ends_at):

@@ -25,7 +25,7 @@ from esm.api.lambda_model import routed
 from esm.api.signatures import Sent
 from esm.api.slow_clients import Connections
 from esm.api.tls import Certificate
-from esm.errors import Conflict, OperatorNeeded, RequestRefused, StoreTooNew, Unavailable
+from esm.errors import Conflict, OperatorNeeded, RequestRefused, StoreTooNew, Unavailable, ValueTooLarge
 from esm.ports import Clock
 from esm.telemetry import Telemetry
 
@@ -100,6 +100,11 @@ class Api:
             if self.connections is not None:
                 self.connections.ended(request.transport)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being answered."""
+        return self._idle.is_set()
+
     async def wait_idle(self) -> None:
         """Return once no request is being answered."""
         await self._idle.wait()
@@ -115,6 +120,8 @@ class Api:
         except Conflict:
             text = "The resource has changed meanwhile: look at it, and try again."
             made = answers.refusal(RequestRefused(text, "ResourceConflictException", 409))
+        except ValueTooLarge as error:
+            made = answers.refusal(RequestRefused(f"The request is too large to be kept: {error}"))
         except (Unavailable, OperatorNeeded, StoreTooNew) as error:
             made = answers.refusal(RequestRefused(str(error), "ServiceException", 500))
         except Exception:

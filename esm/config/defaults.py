@@ -88,9 +88,10 @@ def _add(
         return
     seen[path] = document
     before = len(document.problems)
-    for text in _name_problems(kind, name):
+    wrong = list(_name_problems(kind, name))
+    for text in wrong:
         document.problem(path, None, text)
-    if len(document.problems) > before:
+    if wrong:
         return
     shape = PARAMETERS[name].shape
     made = converted(document, shape, value, path)

@@ -77,6 +77,7 @@ def test_an_event_mapping_does_not_get_what_waits_for_an_answer(tmp_path: Path) 
         ({"FunctionName": "f"}, "defaults.FunctionName: cannot be a default"),
         ({"Topics": ["x"]}, "defaults.Topics: cannot be a default"),
         ({"UUID": "x"}, "defaults.UUID: is unknown"), ({"BatchSiez": 5}, "did you mean BatchSize?"),
+        ({"kinesis": {"": "${"}}, "defaults.kinesis."),
         ({"sqz": {}}, "defaults.sqz: is unknown: did you mean sqs?"),
         ({"sqs": {"ParallelizationFactor": 2}}, "defaults.sqs.ParallelizationFactor: is taken by no mapping of sqs"),
         ({"kinesis": {"ScalingConfig": {"MaximumConcurrency": 2}}}, "is taken by no mapping of kinesis"),
